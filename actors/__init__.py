@@ -1,0 +1,1 @@
+"""What happens: one actor per resource domain, the storage actor, the collector, and their supervisor."""

@@ -1,0 +1,33 @@
+"""What a store can be told. Read from a TOML file by the programs, or given by who embeds it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["JournalConfig", "StoreConfig", "TransferConfig"]
+
+
+class JournalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The journal keeps the newest `events`, none of them older than `age_s` seconds."""
+
+    events: Annotated[int, msgspec.Meta(ge=1000)] = 1_000_000
+    age_s: Annotated[float, msgspec.Meta(gt=0)] = 7 * 24 * 3600.0
+
+
+class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A registry that sends nothing for `stall_s` seconds is asked again."""
+
+    stall_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+
+
+class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`root` is the store's folder. `listen`: `unix:PATH` or `tcp:HOST:PORT`, any number."""
+
+    root: str
+    listen: list[str] = []
+    socket_mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o600
+    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    journal: JournalConfig = JournalConfig()
+    transfer: TransferConfig = TransferConfig()

@@ -1,0 +1,130 @@
+"""Leases: roots that end by themselves, and protect what is being made. Source: spec metadata 12, gc 10."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+import msgspec
+
+from ..protocol.errors import FailedPrecondition, InvalidArgument
+from ..protocol.errors import NotImplemented as UnknownResource
+from ..protocol.identifiers import check_digest, check_name, quote
+from ..protocol.labels import stored_labels
+from ..protocol.messages import (
+    AddLeaseResource,
+    Context,
+    CreateLease,
+    DeleteLease,
+    DeleteLeaseResource,
+    Empty,
+    GetLease,
+    ListLeaseResources,
+    ListLeases,
+    Page,
+    ResourcePage,
+)
+from ..protocol.records import Lease, LeaseResource
+from ..storage.engine import Engine, Transaction
+from ..storage.tables import (
+    LEASES,
+    add_lease_resource,
+    clear_lease_resources,
+    page_lease_resources,
+    remove_lease_resource,
+)
+from .actor import Plan
+from .filtering import refuse_filters
+
+__all__ = ["PLANS", "check_resource", "get", "lease_id", "list_page", "resources_page"]
+
+_MOST_ENTRIES = 900  # that go with their lease in one transaction
+
+
+def lease_id(now_ns: int, token: bytes) -> str:
+    """An id for a lease that came without one: nanoseconds of the second, and some randomness."""
+    return f"{now_ns % 1_000_000_000}-{base64.urlsafe_b64encode(token).decode()}"
+
+
+async def create(txn: Transaction, request: CreateLease, context: Context) -> msgspec.Raw:
+    check_name(request.id, "lease id")
+    lease = Lease(request.id, txn.now_ns, stored_labels(request.labels))
+    return await LEASES.insert(txn, context.namespace or "", request.id, lease)
+
+
+async def delete(txn: Transaction, request: DeleteLease, context: Context) -> Empty:
+    namespace = context.namespace or ""
+    await LEASES.remove(txn, namespace, request.id)
+    if not await clear_lease_resources(txn, namespace, request.id, _MOST_ENTRIES):
+        raise FailedPrecondition(
+            f"lease {quote(request.id)} has more than {_MOST_ENTRIES} resources",
+            hint="remove some of its resources first",
+        )
+    txn.made_garbage()
+    return Empty()
+
+
+async def add(txn: Transaction, request: AddLeaseResource, context: Context) -> Empty:
+    namespace = context.namespace or ""
+    await LEASES.get(txn, namespace, request.id)
+    check_resource(request.resource)
+    await add_lease_resource(txn, namespace, request.id, request.resource)
+    return Empty()
+
+
+async def remove(txn: Transaction, request: DeleteLeaseResource, context: Context) -> Empty:
+    namespace = context.namespace or ""
+    await LEASES.get(txn, namespace, request.id)
+    check_resource(request.resource)
+    await remove_lease_resource(txn, namespace, request.id, request.resource)
+    txn.made_garbage()
+    return Empty()
+
+
+def check_resource(resource: LeaseResource) -> None:
+    """Source: spec metadata 12.5."""
+    kind, slash, snapshotter = resource.type.partition("/")
+    if kind not in ("content", "ingests", "images", "snapshots"):
+        raise UnknownResource(f"resource type {quote(resource.type)}")
+    if kind == "snapshots":
+        if not slash or not snapshotter or "/" in snapshotter:
+            raise InvalidArgument(f"resource type {quote(resource.type)} must be snapshots/<snapshotter>")
+    elif slash:
+        raise InvalidArgument(f"resource type {quote(resource.type)}")
+    if kind == "content":
+        check_digest(resource.id, "resource")
+    else:
+        check_name(resource.id, f"id of a resource of type {resource.type}")
+
+
+async def get(engine: Engine, request: GetLease, context: Context) -> msgspec.Raw:
+    with engine.view() as view:
+        return await LEASES.encoded(view, context.namespace or "", request.id)
+
+
+async def list_page(engine: Engine, request: ListLeases, context: Context) -> msgspec.Struct:
+    refuse_filters(request.filters)
+    with engine.view() as view:
+        found = await LEASES.page(view, context.namespace or "", request.after, request.limit)
+    return Page([raw for _, raw in found], found[-1][0] if len(found) == request.limit else "")
+
+
+async def resources_page(engine: Engine, request: ListLeaseResources, context: Context) -> ResourcePage:
+    namespace = context.namespace or ""
+    try:
+        after = base64.urlsafe_b64decode(request.after)
+    except ValueError:
+        raise InvalidArgument("the cursor is not one that this list gave") from None
+    with engine.view() as view:
+        await LEASES.get(view, namespace, request.id)
+        found = await page_lease_resources(view, namespace, request.id, after, request.limit)
+    cursor = base64.urlsafe_b64encode(found[-1][0]).decode() if len(found) == request.limit else ""
+    return ResourcePage([resource for _, resource in found], cursor)
+
+
+PLANS: Mapping[type[msgspec.Struct], Plan] = {
+    CreateLease: create,
+    DeleteLease: delete,
+    AddLeaseResource: add,
+    DeleteLeaseResource: remove,
+}

@@ -1,0 +1,234 @@
+"""Which actor answers which method: the routes that the server and the in-process store are driven by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import msgspec
+
+from ..protocol import messages as m
+from ..protocol import methods as t
+from ..protocol.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfRange, Unavailable
+from ..protocol.messages import Context, Empty, Limits, Welcome
+from ..protocol.methods import Method
+from ..protocol.service import Answer, Ordered, PointRead, Route, Session, Stream, Task
+from ..protocol.version import PROTOCOL_VERSION, STORE_FORMAT, __version__
+from ..protocol.world import World
+from ..storage.engine import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_WRITES
+from . import content, images, leases, namespaces
+from .actor import PlanActor, Result
+from .content import ContentActor
+from .events import EventsActor
+from .gc import Collector
+from .ingest import Writer
+from .storage import StorageActor
+from .transfer import TransferActor
+
+__all__ = ["StoreService", "StoreSession"]
+
+MAX_WRITERS = 256  # open on one connection
+_READ_CHUNK = m.MAX_CHUNK_BYTES
+
+
+class StoreSession:
+    """The writers that one connection has open."""
+
+    def __init__(self) -> None:
+        self._writers: dict[int, Writer] = {}
+        self._next = 1
+
+    def add(self, writer: Writer) -> int:
+        handle, self._next = self._next, self._next + 1
+        self._writers[handle] = writer
+        return handle
+
+    def full(self) -> bool:
+        return len(self._writers) >= MAX_WRITERS
+
+    def writer(self, handle: int) -> Writer:
+        try:
+            return self._writers[handle]
+        except KeyError:
+            raise NotFound(f"writer {handle} of this connection") from None
+
+    def take(self, handle: int) -> Writer:
+        writer = self.writer(handle)
+        del self._writers[handle]
+        return writer
+
+    async def close(self) -> None:
+        writers, self._writers = list(self._writers.values()), {}
+        for writer in writers:
+            await writer.finish(keep=True)
+
+
+class StoreService:
+    """Everything a store answers, by method."""
+
+    def __init__(
+        self,
+        *,
+        store_id: str,
+        storage: StorageActor,
+        namespace_actor: PlanActor,
+        image_actor: PlanActor,
+        content_plans: PlanActor,
+        lease_actor: PlanActor,
+        content_actor: ContentActor,
+        events: EventsActor,
+        collector: Collector,
+        transfer: TransferActor,
+        world: World,
+    ) -> None:
+        self._store_id = store_id
+        self._storage = storage
+        self._images = image_actor
+        self._leases = lease_actor
+        self._content = content_actor
+        self._collector = collector
+        self._world = world
+        self._draining = False
+
+        def read(fn: Any) -> PointRead:
+            return PointRead(lambda request, context: fn(storage, request, context))
+
+        def listing(fn: Any) -> Task:
+            return Task(lambda request, context, _: fn(storage, request, context))
+
+        def simple(fn: Any) -> Task:
+            return Task(lambda request, context, _: fn(request, context))
+
+        self.routes: Mapping[Method[Any, Any], Route] = {
+            t.NAMESPACES_CREATE: namespace_actor.route,
+            t.NAMESPACES_GET: read(namespaces.get),
+            t.NAMESPACES_LIST: listing(namespaces.list_page),
+            t.NAMESPACES_UPDATE: namespace_actor.route,
+            t.NAMESPACES_DELETE: namespace_actor.route,
+            t.IMAGES_CREATE: image_actor.route,
+            t.IMAGES_GET: read(images.get),
+            t.IMAGES_LIST: listing(images.list_page),
+            t.IMAGES_UPDATE: image_actor.route,
+            t.IMAGES_DELETE: Task(self._delete_image),
+            t.CONTENT_INFO: read(content.get_info),
+            t.CONTENT_LIST: listing(content.list_page),
+            t.CONTENT_UPDATE: content_plans.route,
+            t.CONTENT_DELETE: content_plans.route,
+            t.CONTENT_PUT: content_plans.route,
+            t.CONTENT_OPEN: simple(content_actor.open_content),
+            t.CONTENT_READ: Stream(self._read_content),
+            t.INGESTS_OPEN: Task(self._open_ingest),
+            t.INGESTS_WRITE: Ordered(self._write_ingest),
+            t.INGESTS_TRUNCATE: Task(self._truncate_ingest),
+            t.INGESTS_COMMIT: Task(self._commit_ingest),
+            t.INGESTS_CLOSE: Task(self._close_ingest),
+            t.INGESTS_GET: simple(content_actor.ingest_status),
+            t.INGESTS_LIST: simple(content_actor.ingests_page),
+            t.INGESTS_ABORT: content_plans.route,
+            t.LEASES_CREATE: Task(self._create_lease),
+            t.LEASES_GET: read(leases.get),
+            t.LEASES_LIST: listing(leases.list_page),
+            t.LEASES_DELETE: Task(self._delete_lease),
+            t.LEASES_ADD: lease_actor.route,
+            t.LEASES_REMOVE: lease_actor.route,
+            t.LEASES_RESOURCES: listing(leases.resources_page),
+            t.EVENTS_LIST: simple(events.list_page),
+            t.EVENTS_SUBSCRIBE: Stream(events.subscribe),
+            t.GC_COLLECT: Task(self._collect),
+            t.TRANSFER_PULL: Stream(transfer.pull),
+        }
+
+    def welcome(self) -> Welcome:
+        return Welcome(
+            protocol=PROTOCOL_VERSION,
+            server=f"orlop/{__version__}",
+            store=self._store_id,
+            store_format=STORE_FORMAT,
+            pid=self._world.pid,
+            capabilities=["descriptors"],
+            limits=Limits(transaction_writes=MAX_TRANSACTION_WRITES, transaction_bytes=MAX_TRANSACTION_BYTES),
+        )
+
+    def open_session(self) -> StoreSession:
+        return StoreSession()
+
+    def check_open(self) -> None:
+        if self._draining:
+            raise Unavailable("the store is shutting down")
+
+    def drain(self) -> None:
+        """From now on every new call is refused."""
+        self._draining = True
+
+    def reading(self, digest: str, context: Context) -> AbstractAsyncContextManager[tuple[int, Any]]:
+        """A blob open for reading in this process. See ContentActor.reading."""
+        return self._content.reading(digest, context)
+
+    # images and leases
+
+    async def _delete_image(self, request: m.DeleteImage, context: Context, _: Session) -> Result:
+        done = await self._images.ask(request, context)
+        if request.sync:
+            await self._collector.collect()
+        return done
+
+    async def _create_lease(self, request: m.CreateLease, context: Context, _: Session) -> Result:
+        if not request.id:
+            made_up = leases.lease_id(self._world.clock.now_ns(), self._world.random.token(3))
+            request = msgspec.structs.replace(request, id=made_up)
+        return await self._leases.ask(request, context)
+
+    async def _delete_lease(self, request: m.DeleteLease, context: Context, _: Session) -> Result:
+        done = await self._leases.ask(request, context)
+        if request.sync:
+            await self._collector.collect()
+        return done
+
+    async def _collect(self, _: m.Collect, __: Context, ___: Session) -> Result:
+        return await self._collector.collect()
+
+    # content
+
+    async def _read_content(self, request: m.ReadContent, context: Context, _: Session, emit: Any) -> Empty:
+        async with self._content.reading(request.digest, context) as (size, read):
+            if request.offset > size:
+                raise OutOfRange(f"read of {request.digest} at {request.offset}: it has {size} bytes")
+            end = size if not request.length else min(size, request.offset + request.length)
+            at = request.offset
+            while at < end:
+                piece = await read(at, min(_READ_CHUNK, end - at))
+                await emit(piece)
+                at += len(piece)
+        return Empty()
+
+    async def _open_ingest(self, request: m.OpenIngest, context: Context, session: Session) -> Result:
+        assert isinstance(session, StoreSession)
+        if session.full():
+            raise FailedPrecondition(f"more than {MAX_WRITERS} writers open on one connection")
+        writer = await self._content.open_ingest(request, context)
+        return m.OpenedIngest(session.add(writer), writer.status())
+
+    async def _write_ingest(
+        self, request: m.WriteIngest, _: Context, session: Session, answer: Answer[m.WrittenIngest]
+    ) -> None:
+        assert isinstance(session, StoreSession)
+        await session.writer(request.writer).write_answered(request.data, request.offset, answer)
+
+    async def _truncate_ingest(self, request: m.TruncateIngest, _: Context, session: Session) -> Result:
+        assert isinstance(session, StoreSession)
+        writer = session.writer(request.writer)
+        if request.size:
+            raise InvalidArgument(f"an ingest can only be truncated to 0 bytes, not {request.size}")
+        await writer.truncate()
+        return m.WrittenIngest(writer.offset)
+
+    async def _commit_ingest(self, request: m.CommitIngest, context: Context, session: Session) -> Result:
+        assert isinstance(session, StoreSession)
+        writer = session.take(request.writer)
+        return await self._content.commit(writer, context, request.size, request.expected, request.labels)
+
+    async def _close_ingest(self, request: m.CloseIngest, _: Context, session: Session) -> Result:
+        assert isinstance(session, StoreSession)
+        await session.take(request.writer).finish(keep=True)
+        return Empty()

@@ -1,0 +1,90 @@
+"""Progress of a pull: bars on a terminal, plain lines when piped; always on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ...protocol.messages import PullProgress, PullState
+
+__all__ = ["PullDisplay", "open_display"]
+
+_ENDED = (PullState.COMPLETE, PullState.EXISTS)
+
+
+class PullDisplay:
+    """Keeps the newest state of every object; shows nothing by itself."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, PullProgress] = {}
+
+    def show(self, item: PullProgress) -> None:
+        if item.state not in (PullState.RESOLVING, PullState.RESOLVED, PullState.SAVED):
+            self.items[item.digest] = item
+
+
+class _Lines(PullDisplay):
+    """One line for each thing that begins or ends."""
+
+    def show(self, item: PullProgress) -> None:
+        before = self.items.get(item.digest)
+        super().show(item)
+        if before is not None and before.state is item.state:
+            return
+        if item.state is PullState.RESOLVED:
+            click.echo(f"{item.name}: resolved {item.digest}", err=True)
+        elif item.state in _ENDED:
+            click.echo(f"{item.name}: {item.state.value}, {item.total} bytes", err=True)
+        elif item.state is not PullState.WAITING:
+            click.echo(f"{item.name}: {item.state.value}", err=True)
+
+
+class _Bars(PullDisplay):
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TaskID,
+            TextColumn,
+            TimeElapsedColumn,
+            TransferSpeedColumn,
+        )
+
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[state]}"),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, item: PullProgress) -> None:
+        super().show(item)
+        if item.digest not in self.items:
+            self.progress.console.print(f"{item.name}: {item.state.value}", markup=False, highlight=False)
+            return
+        task = self._tasks.get(item.digest)
+        if task is None:
+            task = self._tasks[item.digest] = self.progress.add_task(item.name, total=item.total, state="")
+        self.progress.update(task, completed=item.offset, state=item.state.value)
+
+
+@contextmanager
+def open_display(quiet: bool) -> Iterator[PullDisplay]:
+    if quiet:
+        yield PullDisplay()
+    elif sys.stderr.isatty():
+        bars = _Bars()
+        with bars.progress:
+            yield bars
+    else:
+        yield _Lines()

@@ -1,0 +1,103 @@
+"""orlop pull"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from ...protocol.api import Store
+from ...protocol.messages import Credentials, PullImage, PullState
+from ...protocol.registry.references import normalize
+from ..output import print_json, size_text
+from ..session import Session
+from .options import json_option, parse_labels
+from .progress import PullDisplay, open_display
+
+__all__ = ["pull"]
+
+
+@click.command()
+@click.argument("reference")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Default: this machine's.")
+@click.option("--all-platforms", is_flag=True)
+@click.option("--plain-http", is_flag=True, help="The registry speaks http without TLS.")
+@click.option("--skip-verify", "-k", is_flag=True, help="Do not check the registry's certificate.")
+@click.option("--user", "-u", metavar="NAME[:PASSWORD]", help="Asks for the password if it is left out.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
+@click.option("--max-concurrent-downloads", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option("--literal", is_flag=True, help="Take the reference as it stands; no docker.io, no :latest.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress, only the digest.")
+@json_option
+@click.pass_obj
+def pull(
+    session: Session,
+    reference: str,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    plain_http: bool,
+    skip_verify: bool,
+    user: str | None,
+    labels: tuple[str, ...],
+    max_concurrent_downloads: int,
+    literal: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Bring an image from a registry.
+
+    What is here already, in this namespace or another, is not downloaded again. An interrupted pull goes on
+    where it stopped.
+
+    \b
+    orlop pull redis
+    orlop pull --platform linux/arm64 quay.io/prometheus/busybox:latest
+    orlop pull --plain-http 127.0.0.1:5000/library/redis:latest
+    """
+    request = PullImage(
+        reference=reference if literal else normalize(reference),
+        platforms=list(platforms),
+        all_platforms=all_platforms,
+        plain_http=plain_http,
+        skip_verify=skip_verify,
+        credentials=_credentials(user),
+        labels=parse_labels(labels),
+        max_concurrent_downloads=max_concurrent_downloads,
+    )
+
+    async def run(store: Store) -> None:
+        began = time.monotonic()
+        with open_display(quiet or as_json) as display:
+            image = await store.pull(request, display.show)
+        if as_json:
+            print_json(image)
+        elif quiet:
+            click.echo(image.target.digest)
+        else:
+            _summary(request.reference, image.target.digest, display, time.monotonic() - began)
+
+    session.run(run)
+
+
+def _summary(name: str, digest: str, display: PullDisplay, elapsed: float) -> None:
+    transferred = sum(item.transferred for item in display.items.values())
+    total = sum(item.total for item in display.items.values())
+    already = sum(item.total for item in display.items.values() if item.state is PullState.EXISTS)
+    rate = f" ({size_text(int(transferred / elapsed))}/s)" if transferred and elapsed > 0 else ""
+    click.echo(f"{name}@{digest}")
+    click.echo(
+        f"done: elapsed {elapsed:.1f} s, total {size_text(total)}, "
+        f"downloaded {size_text(transferred)}{rate}, already here {size_text(already)}"
+    )
+
+
+def _credentials(user: str | None) -> Credentials | None:
+    if user is None:
+        return None
+    name, colon, password = user.partition(":")
+    if not colon:
+        if not sys.stdin.isatty():
+            raise click.UsageError("--user needs a password: NAME:PASSWORD, as there is no terminal to ask on")
+        password = click.prompt("Password", hide_input=True, err=True)
+    return Credentials(name, password)

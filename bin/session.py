@@ -1,0 +1,102 @@
+"""Which store a command speaks to, and how it gets there.
+
+What flags, environment or configuration name; else the system's socket if its *file* exists (not answering is
+then an error, never a silent change of store); else the user's own store. A store's folder that is in use leads
+to the socket that its lock names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from ..protocol.api import Store
+from ..protocol.errors import DeadlineExceeded, StoreFailed, Unavailable
+from ..protocol.identifiers import DEFAULT_NAMESPACE
+from ..storage.lock import StoreInUse
+from .daemon import setup_logging
+from .embed import connect, open_store
+
+__all__ = ["SYSTEM_SOCKET", "Session"]
+
+T = TypeVar("T")
+SYSTEM_SOCKET = "/run/orlop/orlop.sock"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command's store and namespace."""
+
+    address: str | None
+    folder: str | None
+    namespace: str
+    timeout_s: float | None
+
+    @classmethod
+    def find(
+        cls,
+        address: str | None,
+        store: str | None,
+        namespace: str | None,
+        timeout_s: float | None,
+        debug: bool,
+        environment: Mapping[str, str],
+    ) -> Session:
+        setup_logging("debug" if debug else "error")
+        name = namespace or environment.get("ORLOP_NAMESPACE") or environment.get("CONTAINERD_NAMESPACE")
+        if address is None and store is None:
+            address, store = environment.get("ORLOP_ADDRESS") or None, environment.get("ORLOP_STORE") or None
+            if address is None and store is None:
+                if os.path.exists(SYSTEM_SOCKET):
+                    address = f"unix:{SYSTEM_SOCKET}"
+                else:
+                    store = _own_store(environment)
+        folder = None if address else os.path.abspath(store or "")
+        return cls(address, folder, name or DEFAULT_NAMESPACE, timeout_s)
+
+    def run(self, command: Callable[[Store], Awaitable[T]]) -> T:
+        """Run a command against the store. Raises OrlopError; Ctrl-C leaves nothing behind."""
+        result: T = trio.run(self._run, command, restrict_keyboard_interrupt_to_checkpoints=True)
+        return result
+
+    async def _run(self, command: Callable[[Store], Awaitable[T]]) -> T:
+        try:
+            with trio.move_on_after(float("inf") if self.timeout_s is None else self.timeout_s):
+                async with self._open() as store:
+                    return await command(store)
+        except StoreFailed as failure:
+            cause = failure.__cause__
+            if isinstance(cause, BaseExceptionGroup):
+                raise cause.exceptions[0] from failure
+            raise
+        raise DeadlineExceeded(f"not done within {self.timeout_s} s")
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Store]:
+        if self.address is not None:
+            async with connect(self.address, namespace=self.namespace) as store:
+                yield store
+            return
+        assert self.folder is not None
+        holder_socket = ""
+        try:
+            async with open_store(self.folder, namespace=self.namespace) as store:
+                yield store
+        except StoreInUse as in_use:
+            # Raised before the body ran: nobody but `open_store` itself raises it.
+            holder_socket = in_use.holder.socket if in_use.holder else ""
+            if not holder_socket:
+                raise Unavailable(in_use.message.removesuffix(": unavailable")) from None
+        if holder_socket:
+            async with connect(f"unix:{holder_socket}", namespace=self.namespace) as store:
+                yield store
+
+
+def _own_store(environment: Mapping[str, str]) -> str:
+    base = environment.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(base, "orlop")

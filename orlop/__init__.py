@@ -1,0 +1,75 @@
+"""orlop: a store for container images and artefacts.
+
+async with orlop.open_store(path) as store:          # in this process, in your nursery
+async with orlop.connect(address) as store:          # behind a socket; the same typed interface
+await nursery.start(orlop.serve, config)             # a whole daemon inside your nursery
+"""
+
+from __future__ import annotations
+
+from .actors.config import JournalConfig, StoreConfig, TransferConfig
+from .bin.embed import connect, open_store, serve
+from .protocol import errors
+from .protocol.api import BlobReader, IngestWriter, Store
+from .protocol.messages import (
+    Collection,
+    Context,
+    Credentials,
+    EventsPage,
+    PullImage,
+    PullProgress,
+    PullState,
+    Welcome,
+)
+from .protocol.records import (
+    Any_ as Any,
+)
+from .protocol.records import (
+    Container,
+    ContentInfo,
+    Descriptor,
+    Event,
+    Image,
+    IngestStatus,
+    Lease,
+    LeaseResource,
+    Namespace,
+)
+from .protocol.registry.references import normalize as normalize_reference
+from .protocol.version import __version__
+from .protocol.world import Address, World
+
+__all__ = [
+    "__version__",
+    "Address",
+    "Any",
+    "BlobReader",
+    "Collection",
+    "Container",
+    "ContentInfo",
+    "Context",
+    "Credentials",
+    "Descriptor",
+    "Event",
+    "EventsPage",
+    "Image",
+    "IngestStatus",
+    "IngestWriter",
+    "JournalConfig",
+    "Lease",
+    "LeaseResource",
+    "Namespace",
+    "PullImage",
+    "PullProgress",
+    "PullState",
+    "Store",
+    "StoreConfig",
+    "TransferConfig",
+    "Welcome",
+    "World",
+    "connect",
+    "errors",
+    "normalize_reference",
+    "open_store",
+    "serve",
+]

@@ -1,0 +1,104 @@
+"""Labels and field masks: what may be written, and what a masked update leaves behind.
+
+Source: spec metadata 4 and 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .errors import InvalidArgument
+from .identifiers import quote
+
+__all__ = [
+    "GC_EXPIRE",
+    "GC_FLAT",
+    "GC_REF_CONTENT",
+    "GC_ROOT",
+    "MAX_LABEL_BYTES",
+    "SHAREABLE",
+    "check_labels",
+    "check_mask",
+    "merge_map",
+    "merge_sources",
+    "source_label",
+    "stored_labels",
+]
+
+MAX_LABEL_BYTES = 4096  # key and value together, in UTF-8
+MAX_MASK_PATHS = 512
+
+GC_ROOT = "containerd.io/gc.root"
+GC_EXPIRE = "containerd.io/gc.expire"
+GC_FLAT = "containerd.io/gc.flat"
+GC_REF_CONTENT = "containerd.io/gc.ref.content"
+SHAREABLE = "containerd.io/namespace.shareable"
+_SOURCE = "containerd.io/distribution.source."
+
+
+def source_label(host: str) -> str:
+    """The label that remembers from which repositories of `host` (without port) a blob came."""
+    return _SOURCE + (host if host.endswith("]") else host.rsplit(":", 1)[0])
+
+
+def merge_sources(key: str, known: str, repository: str) -> str:
+    """A source label's value with one more repository: sorted, without repeats. What would be too long a label
+    stays as it is. Source: spec registry 8.2."""
+    merged = ",".join(sorted({name for name in (*known.split(","), repository) if name}))
+    return merged if len(key.encode()) + len(merged.encode()) <= MAX_LABEL_BYTES else known
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Size of each label in bytes, and no value without a key. Raises InvalidArgument."""
+    for key, value in labels.items():
+        # Four bytes a character at most: most labels need no encoding to be judged.
+        if 4 * (len(key) + len(value)) > MAX_LABEL_BYTES:
+            total = len(key.encode()) + len(value.encode())
+            if total > MAX_LABEL_BYTES:
+                raise InvalidArgument(
+                    f"label {quote(key[:64])} has {total} bytes with its value, more than {MAX_LABEL_BYTES}"
+                )
+        if not key and value:
+            raise InvalidArgument("a label needs a key")
+
+
+def stored_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Checked, and without empty values: an empty value means "no such label"."""
+    check_labels(labels)
+    return {key: value for key, value in labels.items() if value}
+
+
+def merge_map(
+    current: Mapping[str, str], given: Mapping[str, str], paths: Sequence[str] | None, field: str
+) -> dict[str, str]:
+    """Apply the mask paths that concern the map `field` and return the new map.
+
+    No mask, or the path `field` itself, replaces the map; `field.<key>` sets that key, or removes it when it
+    is absent or empty in `given`. Everything after the first dot is the key, dots included.
+    """
+    if paths is None:
+        return {key: value for key, value in given.items() if value}
+    merged = dict(current)
+    for path in paths:
+        head, dot, key = path.partition(".")
+        if head != field:
+            continue
+        if not dot:
+            merged = {k: v for k, v in given.items() if v}
+        elif value := given.get(key):
+            merged[key] = value
+        else:
+            merged.pop(key, None)
+    return merged
+
+
+def check_mask(paths: Sequence[str] | None, allowed: Sequence[str], maps: Sequence[str], what: str) -> None:
+    """Refuse any path that is neither in `allowed` nor a key of one of `maps`; nothing is changed then."""
+    if paths is None:
+        return
+    if len(paths) > MAX_MASK_PATHS:
+        raise InvalidArgument(f"{what}: a mask has at most {MAX_MASK_PATHS} paths")
+    for path in paths:
+        head, dot, _ = path.partition(".")
+        if not (path in allowed or (dot and head in maps)):
+            raise InvalidArgument(f"cannot update {quote(path)} of {what}")

@@ -1,0 +1,119 @@
+"""The one table of methods. Client, server, in-process store, documentation and fuzz tests are driven by it:
+a new method is added here, and given a handler in the actor that owns its resource.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from . import messages as m
+from .records import ContentInfo, Event, Image, IngestStatus, Lease, Namespace
+
+__all__ = ["METHODS", "Access", "Method", "Shape"]
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+A = TypeVar("A")
+
+
+class Access(Enum):
+    READ = "read"
+    WRITE = "write"
+
+
+class Shape(Enum):
+    UNARY = "unary"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True, eq=False)
+class Method(Generic[Q, A]):
+    """One line of the table. `item` is the type of a stream's chunks; `large` methods may send 1 MiB frames."""
+
+    name: str
+    request: type[Q]
+    response: Any
+    access: Access
+    shape: Shape = Shape.UNARY
+    item: Any = None
+    namespaced: bool = True
+    large: bool = False
+
+
+METHODS: dict[str, Method[Any, Any]] = {}
+
+
+def _unary(
+    name: str,
+    request: type[Q],
+    response: Any,
+    access: Access,
+    *,
+    namespaced: bool = True,
+    large: bool = False,
+) -> Method[Q, Any]:
+    method: Method[Q, Any] = Method(name, request, response, access, namespaced=namespaced, large=large)
+    METHODS[name] = method
+    return method
+
+
+def _stream(
+    name: str, request: type[Q], item: Any, response: Any, access: Access, *, namespaced: bool = True
+) -> Method[Q, Any]:
+    method: Method[Q, Any] = Method(
+        name, request, response, access, shape=Shape.STREAM, item=item, namespaced=namespaced
+    )
+    METHODS[name] = method
+    return method
+
+
+R, W = Access.READ, Access.WRITE
+
+HELLO = _unary("hello", m.Hello, m.Welcome, R, namespaced=False)
+
+NAMESPACES_CREATE = _unary("namespaces.create", m.CreateNamespace, Namespace, W, namespaced=False)
+NAMESPACES_GET = _unary("namespaces.get", m.GetNamespace, Namespace, R, namespaced=False)
+NAMESPACES_LIST = _unary("namespaces.list", m.ListNamespaces, m.NamespacePage, R, namespaced=False)
+NAMESPACES_UPDATE = _unary("namespaces.update", m.UpdateNamespace, Namespace, W, namespaced=False)
+NAMESPACES_DELETE = _unary("namespaces.delete", m.DeleteNamespace, m.Empty, W, namespaced=False)
+
+IMAGES_CREATE = _unary("images.create", m.CreateImage, Image, W)
+IMAGES_GET = _unary("images.get", m.GetImage, Image, R)
+IMAGES_LIST = _unary("images.list", m.ListImages, m.ImagePage, R)
+IMAGES_UPDATE = _unary("images.update", m.UpdateImage, Image, W)
+IMAGES_DELETE = _unary("images.delete", m.DeleteImage, m.Empty, W)
+
+CONTENT_INFO = _unary("content.info", m.GetContent, ContentInfo, R)
+CONTENT_LIST = _unary("content.list", m.ListContent, m.ContentPage, R)
+CONTENT_UPDATE = _unary("content.update", m.UpdateContent, ContentInfo, W)
+CONTENT_DELETE = _unary("content.delete", m.DeleteContent, m.Empty, W)
+CONTENT_PUT = _unary("content.put", m.PutContent, ContentInfo, W)
+CONTENT_OPEN = _unary("content.open", m.OpenContent, m.OpenedContent, R)
+CONTENT_READ = _stream("content.read", m.ReadContent, bytes, m.Empty, R)
+
+INGESTS_OPEN = _unary("ingests.open", m.OpenIngest, m.OpenedIngest, W)
+INGESTS_WRITE = _unary("ingests.write", m.WriteIngest, m.WrittenIngest, W, namespaced=False, large=True)
+INGESTS_TRUNCATE = _unary("ingests.truncate", m.TruncateIngest, m.WrittenIngest, W, namespaced=False)
+INGESTS_COMMIT = _unary("ingests.commit", m.CommitIngest, ContentInfo, W)
+INGESTS_CLOSE = _unary("ingests.close", m.CloseIngest, m.Empty, W, namespaced=False)
+INGESTS_GET = _unary("ingests.get", m.GetIngest, IngestStatus, R)
+INGESTS_LIST = _unary("ingests.list", m.ListIngests, m.IngestPage, R)
+INGESTS_ABORT = _unary("ingests.abort", m.AbortIngest, m.Empty, W)
+
+LEASES_CREATE = _unary("leases.create", m.CreateLease, Lease, W)
+LEASES_GET = _unary("leases.get", m.GetLease, Lease, R)
+LEASES_LIST = _unary("leases.list", m.ListLeases, m.LeasePage, R)
+LEASES_DELETE = _unary("leases.delete", m.DeleteLease, m.Empty, W)
+LEASES_ADD = _unary("leases.add", m.AddLeaseResource, m.Empty, W)
+LEASES_REMOVE = _unary("leases.remove", m.DeleteLeaseResource, m.Empty, W)
+LEASES_RESOURCES = _unary("leases.resources", m.ListLeaseResources, m.ResourcePage, R)
+
+EVENTS_LIST = _unary("events.list", m.ListEvents, m.EventsPage, R, namespaced=False)
+EVENTS_SUBSCRIBE = _stream("events.subscribe", m.SubscribeEvents, Event, m.Empty, R, namespaced=False)
+
+GC_COLLECT = _unary("gc.collect", m.Collect, m.Collection, W, namespaced=False)
+
+TRANSFER_PULL = _stream("transfer.pull", m.PullImage, m.PullProgress, Image, W)

@@ -1,0 +1,1 @@
+"""OCI distribution: references, platforms, documents, and the client of a registry."""

@@ -1,0 +1,477 @@
+"""Serving a store over a stream of bytes: one reader and one writer task per connection.
+
+The frames of one read are served together, until 2 ms or 256 KiB of answers; then the answers leave in one
+write and the loop gets its turn. While the peer does not take its answers, nothing more is read from it. Unary
+answers go before chunks of streams; chunks go round-robin, each stream within its receiver's credit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from .errors import (
+    Canceled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    OrlopError,
+    ResourceExhausted,
+    WireError,
+    error_to_wire,
+)
+from .errors import NotImplemented as UnknownMethod
+from .identifiers import check_request_namespace
+from .messages import Context, Hello, Limits
+from .methods import HELLO, METHODS, Method
+from .service import Ordered, PointRead, Reply, Service, Stream, Submit, Task
+from .version import PROTOCOL_VERSION
+from .wire import (
+    HELLO_FRAME_BYTES,
+    MAX_FRAME_BYTES,
+    Cancel,
+    Credit,
+    FrameReader,
+    RemoteProtocolError,
+    Request,
+    encode_chunk,
+    encode_error,
+    encode_result,
+)
+from .world import Clock, Listener, Transport
+
+__all__ = ["Budget", "serve_connection", "serve_listener"]
+
+log = structlog.get_logger("orlop.server")
+
+BATCH_NS = 2_000_000
+BATCH_BYTES = 256 * 1024
+HELLO_TIMEOUT_S = 30.0
+MAX_CONNECTIONS = 1024
+BUDGET_BYTES = 256 * 1024 * 1024
+
+_DECODERS: dict[str, tuple[Method[Any, Any], msgspec.msgpack.Decoder[Any]]] = {
+    name: (method, msgspec.msgpack.Decoder(tuple[method.request, Context]))  # type: ignore[name-defined]  # a type made at run time
+    for name, method in METHODS.items()
+}
+
+
+class Budget:
+    """Bytes that all connections of a process may hold in unfinished frames and unsent answers."""
+
+    def __init__(self, limit: int = BUDGET_BYTES) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def exhausted(self) -> bool:
+        return self.used > self.limit
+
+
+async def serve_listener(listener: Listener, service: Service, clock: Clock, budget: Budget | None = None) -> None:
+    """Accept and serve connections until cancelled; each lives in this call's nursery."""
+    budget = budget or Budget()
+    slots = trio.Semaphore(MAX_CONNECTIONS)
+    async with trio.open_nursery() as nursery:
+        while True:
+            await slots.acquire()
+            try:
+                transport = await listener.accept()
+            except OSError as error:  # too many open files: others may close theirs
+                slots.release()
+                log.error("cannot accept", error=str(error))
+                await trio.sleep(0.1)
+                continue
+            nursery.start_soon(_serve_one, transport, service, clock, budget, slots)
+
+
+async def _serve_one(
+    transport: Transport, service: Service, clock: Clock, budget: Budget, slots: trio.Semaphore
+) -> None:
+    try:
+        await serve_connection(transport, service, clock, budget)
+    finally:
+        slots.release()
+
+
+async def serve_connection(transport: Transport, service: Service, clock: Clock, budget: Budget) -> None:
+    """Serve one peer until it goes. Whatever it breaks is its own connection."""
+    connection = _Connection(transport, service, clock, budget)
+    try:
+        await connection.run()
+    except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # it went
+    finally:
+        with trio.CancelScope(shield=True):  # closing a writer ends when the disk does
+            await connection.close()
+
+
+class _Call:
+    """A call under way; the Answer of submitted ones. Its outcome becomes one frame."""
+
+    __slots__ = ("_connection", "credit", "deadline", "done", "id", "more_credit", "scope", "withdrawn")
+
+    def __init__(self, connection: _Connection, frame_id: int, context: Context) -> None:
+        self._connection = connection
+        self.id = frame_id
+        self.deadline = float("inf")
+        if context.timeout_ms is not None:
+            self.deadline = trio.current_time() + max(0, context.timeout_ms) / 1000
+        self.withdrawn = False
+        self.done = False
+        self.scope: trio.CancelScope | None = None
+        self.credit = context.credit
+        self.more_credit: trio.Event | None = None
+
+    def succeed(self, value: Any) -> None:
+        self._finish(encode_result(self.id, value))
+
+    def fail(self, error: BaseException) -> None:
+        self._finish(encode_error(self.id, error_to_wire(error)))
+
+    def _finish(self, frame: bytes) -> None:
+        self.done = True
+        connection = self._connection
+        connection.calls.pop(self.id, None)
+        connection.answer(frame)
+        connection.room.set()
+
+
+class _Connection:
+    def __init__(self, transport: Transport, service: Service, clock: Clock, budget: Budget) -> None:
+        self._transport = transport
+        self._service = service
+        self._clock = clock
+        self._budget = budget
+        self._limits: Limits = service.welcome().limits
+        self._reader = FrameReader(HELLO_FRAME_BYTES)
+        self._session = service.open_session()
+        self._greeted = False
+        self.calls: dict[int, _Call] = {}
+        self._streams = 0
+        self._answers: list[bytes | tuple[bytes, int]] = []  # a frame, or one with a file descriptor
+        self._answer_bytes = 0
+        self._chunks: deque[bytes] = deque()
+        self._chunk_bytes = 0
+        self._sending = False
+        self._wake = trio.Event()
+        self.room = trio.Event()
+        self._drained = trio.Event()
+        self._drained.set()
+        self._nursery: trio.Nursery | None = None
+        self._counted = 0
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._write_forever)
+            try:
+                await self._read_forever()
+            except RemoteProtocolError as error:
+                await self._say_goodbye(error)
+            nursery.cancel_scope.cancel()
+
+    async def close(self) -> None:
+        for call in self.calls.values():
+            call.withdrawn = True
+        self._budget.used -= self._counted
+        self._counted = 0
+        for answer in self._answers:
+            if isinstance(answer, tuple):
+                self._close_descriptor(answer[1])
+        self._answers.clear()
+        try:
+            await self._session.close()
+        finally:
+            await self._transport.close()
+
+    def answer(self, frame: bytes, descriptor: int | None = None) -> None:
+        """Queue a unary answer; it leaves with whatever else is answered in this step of the loop."""
+        self._answers.append(frame if descriptor is None else (frame, descriptor))
+        self._answer_bytes += len(frame)
+        self._wake.set()
+
+    # reading
+
+    async def _read_forever(self) -> None:
+        with trio.move_on_after(HELLO_TIMEOUT_S) as greeting:
+            while not self._greeted:
+                if not await self._read_once():
+                    return
+        if greeting.cancelled_caught:
+            return
+        while await self._read_once():
+            pass
+
+    async def _read_once(self) -> bool:
+        data, descriptors = await self._transport.receive()
+        for fd in descriptors:  # no method takes any
+            self._close_descriptor(fd)
+        if not data:
+            return False
+        self._reader.receive(data)
+        self._count()
+        if self._budget.exhausted() and self._reader.buffered:
+            raise RemoteProtocolError("the server holds too many bytes of all its clients")
+        began = self._clock.monotonic_ns()
+        while (frame := self._reader.next_frame()) is not None:
+            if type(frame) is Request:
+                await self._serve(frame)
+            elif type(frame) is Credit:
+                self._grant(frame)
+            elif type(frame) is Cancel:
+                self._cancel(frame.id)
+            else:
+                raise RemoteProtocolError("a client sends requests, credits and cancellations only")
+            if self._answer_bytes > BATCH_BYTES or self._clock.monotonic_ns() - began > BATCH_NS:
+                await self._flush()
+                await trio.lowlevel.checkpoint()
+                began = self._clock.monotonic_ns()
+        await self._flush()
+        return True
+
+    async def _serve(self, frame: Request) -> None:
+        known = _DECODERS.get(frame.method)
+        if known is None:
+            self._refuse(frame.id, UnknownMethod(f"method {frame.method[:80]!r}"))
+            return
+        method, decoder = known
+        if len(frame.params) > self._limits.request_bytes and not method.large:
+            raise RemoteProtocolError(f"{method.name}: a request of {len(frame.params)} bytes", frame.id)
+        try:
+            request, context = decoder.decode(frame.params)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            self._refuse(frame.id, InvalidArgument(f"{method.name}: {error}"))
+            return
+        try:
+            if method is HELLO or not self._greeted:
+                self._greet(frame.id, method, request)
+                return
+            self._service.check_open()
+            if method.namespaced:
+                check_request_namespace(context.namespace)
+            await self._dispatch(frame.id, method, request, context)
+        except OrlopError as error:
+            self._refuse(frame.id, error)
+
+    async def _dispatch(self, frame_id: int, method: Method[Any, Any], request: Any, context: Context) -> None:
+        route = self._service.routes[method]
+        if type(route) is PointRead:
+            try:
+                self.answer(encode_result(frame_id, await route.run(request, context)))
+            except OrlopError:
+                raise
+            except Exception as defect:  # noqa: BLE001 - a defect is an answer
+                self._refuse(frame_id, _internal(method, defect))
+            return
+        if frame_id in self.calls:
+            raise RemoteProtocolError(f"request id {frame_id} is in use")
+        while len(self.calls) >= self._limits.requests_in_flight:
+            await self._flush()
+            self.room = trio.Event()
+            await self.room.wait()
+        call = _Call(self, frame_id, context)
+        self.calls[frame_id] = call
+        if type(route) is Submit:
+            try:
+                route.submit(request, context, call)
+            except trio.WouldBlock:
+                await route.submit_later(request, context, call)
+        elif type(route) is Ordered:
+            try:
+                await route.run(request, context, self._session, call)
+            except OrlopError as error:
+                call.fail(error)
+        else:
+            assert self._nursery is not None
+            if isinstance(route, Stream):
+                if self._streams >= self._limits.streams:
+                    call.fail(ResourceExhausted(f"more than {self._limits.streams} streams on one connection"))
+                    return
+                self._streams += 1
+            assert isinstance(route, Task | Stream)
+            self._nursery.start_soon(self._run_task, call, method, route, request, context)
+
+    async def _run_task(
+        self, call: _Call, method: Method[Any, Any], route: Task | Stream, request: Any, context: Context
+    ) -> None:
+        call.scope = trio.CancelScope(deadline=call.deadline)
+        reply: Any = None
+        error: OrlopError | None = None
+        try:
+            with call.scope:
+                if call.withdrawn:
+                    call.scope.cancel()
+                if isinstance(route, Task):
+                    reply = await route.run(request, context, self._session)
+                else:
+                    reply = await route.run(request, context, self._session, self._emitter(call))
+        except OrlopError as refused:
+            error = refused
+        except Exception as defect:  # noqa: BLE001 - a defect is an answer
+            error = _internal(method, defect)
+        finally:
+            if isinstance(route, Stream):
+                self._streams -= 1
+        if error is None and call.scope.cancelled_caught:
+            error = Canceled() if call.withdrawn else DeadlineExceeded()
+        if error is not None:
+            call.fail(error)
+        elif isinstance(reply, Reply):
+            self._answer_with_descriptor(call, reply)
+        else:
+            call.succeed(reply)
+
+    def _answer_with_descriptor(self, call: _Call, reply: Reply) -> None:
+        if not self._transport.descriptors:
+            self._close_descriptor(reply.descriptor)
+            call.fail(FailedPrecondition("file descriptors only pass over unix sockets", hint="use content.read"))
+            return
+        call.done = True
+        self.calls.pop(call.id, None)
+        self.answer(encode_result(call.id, reply.result), reply.descriptor)
+        self.room.set()
+
+    def _emitter(self, call: _Call) -> Callable[[object], Any]:
+        async def emit(item: object) -> None:
+            while call.credit <= 0:
+                call.more_credit = trio.Event()
+                await call.more_credit.wait()
+            while self._chunk_bytes > BATCH_BYTES:
+                await self._drained.wait()
+            call.credit -= 1
+            chunk = encode_chunk(call.id, item)
+            self._chunks.append(chunk)
+            self._chunk_bytes += len(chunk)
+            if self._drained.is_set():
+                self._drained = trio.Event()
+            self._wake.set()
+            await trio.lowlevel.checkpoint()
+
+        return emit
+
+    def _grant(self, credit: Credit) -> None:
+        call = self.calls.get(credit.id)
+        if call is not None:
+            call.credit = min(call.credit + credit.count, 1024)
+            if call.more_credit is not None:
+                call.more_credit.set()
+
+    def _cancel(self, frame_id: int) -> None:
+        call = self.calls.get(frame_id)
+        if call is not None:
+            call.withdrawn = True
+            if call.scope is not None:
+                call.scope.cancel()
+
+    def _greet(self, frame_id: int, method: Method[Any, Any], request: Any) -> None:
+        if method is not HELLO:
+            raise FailedPrecondition("the first call must be hello")
+        assert isinstance(request, Hello)
+        if PROTOCOL_VERSION not in request.protocols:
+            raise FailedPrecondition(f"this server speaks protocol {PROTOCOL_VERSION}")
+        welcome = self._service.welcome()
+        if not self._transport.descriptors:
+            capabilities = [name for name in welcome.capabilities if name != "descriptors"]
+            welcome = msgspec.structs.replace(welcome, capabilities=capabilities)
+        self._greeted = True
+        self._reader.limit = MAX_FRAME_BYTES
+        self.answer(encode_result(frame_id, welcome))
+
+    def _refuse(self, frame_id: int, error: BaseException) -> None:
+        self.answer(encode_error(frame_id, error_to_wire(error)))
+
+    def _count(self) -> None:
+        """What this connection holds, for the budget of all."""
+        held = self._reader.buffered + self._answer_bytes + self._chunk_bytes
+        self._budget.used += held - self._counted
+        self._counted = held
+
+    def _close_descriptor(self, fd: int) -> None:
+        self._transport.close_descriptor(fd)
+
+    # writing
+
+    async def _flush(self) -> None:
+        """Send what is answered, without a task switch when the peer takes it all at once."""
+        if not self._sending and self._answers and not self._chunks:
+            if len(self._answers) == 1 and isinstance(self._answers[0], bytes):
+                data = self._answers[0]
+            elif any(isinstance(answer, tuple) for answer in self._answers):
+                return  # the writer sends descriptors
+            else:
+                data = b"".join(self._answers)  # type: ignore[arg-type]  # the tuples were ruled out
+            self._answers.clear()
+            self._answer_bytes = 0
+            sent = self._transport.send_nowait(data)
+            if sent < len(data):
+                self._answers.append(data[sent:])
+                self._answer_bytes = len(data) - sent
+                self._wake.set()
+        while self._answer_bytes > BATCH_BYTES:  # it does not take its answers: do not read its questions
+            if self._drained.is_set():
+                self._drained = trio.Event()
+            self._wake.set()
+            await self._drained.wait()
+
+    async def _write_forever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._answers or self._chunks:
+                self._sending = True
+                try:
+                    await self._send_some()
+                finally:
+                    self._sending = False
+                self._drained.set()
+
+    async def _send_some(self) -> None:
+        """All answers up to the next that brings a descriptor, else one round of chunks."""
+        answers, self._answers = self._answers, []
+        self._answer_bytes = 0
+        plain: list[bytes] = []
+        while answers:
+            answer = answers.pop(0) if isinstance(answers[0], tuple) else None
+            if answer is not None:
+                assert isinstance(answer, tuple)
+                try:
+                    if plain:
+                        await self._transport.send(b"".join(plain))
+                        plain.clear()
+                    await self._transport.send(*answer)
+                finally:
+                    self._close_descriptor(answer[1])
+                continue
+            while answers and not isinstance(answers[0], tuple):
+                plain.append(answers.pop(0))  # type: ignore[arg-type]  # the tuples were ruled out
+        if plain:
+            await self._transport.send(b"".join(plain))
+        if self._chunks and not self._answers:
+            chunk = self._chunks.popleft()
+            self._chunk_bytes -= len(chunk)
+            await self._transport.send(chunk)
+        self._count()
+
+    async def _say_goodbye(self, error: RemoteProtocolError) -> None:
+        """Answer the request whose frame cannot be taken, if its id is known; then the connection ends."""
+        log.info("a client broke the protocol", error=str(error))
+        if error.frame_id is not None:
+            self._refuse(error.frame_id, InvalidArgument(str(error)))
+        else:
+            self.answer(encode_error(0, WireError("InvalidArgument", f"{error}: invalid argument")))
+        with trio.move_on_after(1):
+            while self._answers or self._sending:
+                if self._drained.is_set():
+                    self._drained = trio.Event()
+                await self._drained.wait()
+
+
+def _internal(method: Method[Any, Any], defect: Exception) -> OrlopError:
+    log.error("a handler failed", method=method.name, exc_info=defect)
+    return Internal(f"{method.name}: {type(defect).__name__}")

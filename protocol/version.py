@@ -1,0 +1,5 @@
+"""The versions a peer may ask for."""
+
+__version__ = "0.1.0"
+PROTOCOL_VERSION = 1
+STORE_FORMAT = 1

@@ -1,0 +1,1 @@
+"""What is kept: the ordered key-value engine, keys and transactions, the blob store."""

@@ -1,0 +1,201 @@
+"""Which blobs the backend has, and who holds them: the transactional half of the blob store.
+
+A blob is *live* while its record stands here. Every namespace with a content record holds it. Without holders
+it stays, until a collection takes the record away and queues the file for removal in one transaction; bytes
+that come after that get a new generation, so a late unlink can never hit a newer file.
+
+Source: DESIGN 6; spec content 6.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...protocol.identifiers import split_digest
+from .. import keys
+from ..codec import decoder, encode, open_value, seal
+from ..engine import Reader, Transaction
+from ..tables import IngestRecord, read_number
+
+__all__ = [
+    "Blob",
+    "Removal",
+    "blob_path",
+    "drop_ingest_files",
+    "find_blob",
+    "first_removal",
+    "forget_unheld",
+    "hold",
+    "ingest_path",
+    "last_removal",
+    "page_removals",
+    "page_unheld",
+    "queue_removal",
+    "record_file",
+    "record_small",
+    "release",
+    "replace_lost",
+    "small_bytes",
+    "strike_removals",
+]
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """`generation` 0: the bytes live in the engine. `holders`: namespaces that have a record of it."""
+
+    size: int
+    generation: int
+    holders: int = 0
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """A file to unlink, by its path inside the store, and how many bytes that frees."""
+
+    path: str
+    size: int = 0
+
+
+_BLOB = decoder(Blob)
+_REMOVAL = decoder(Removal)
+
+
+def blob_path(digest: str, generation: int) -> str:
+    algorithm, encoded = split_digest(digest)
+    return f"blobs/{algorithm}/{encoded}.{generation}"
+
+
+def ingest_path(generation: int) -> str:
+    return f"ingests/{generation}"
+
+
+async def find_blob(reader: Reader, digest: str) -> Blob | None:
+    """The live blob of a digest. One that is queued for removal is not live."""
+    key = keys.blob(digest)
+    value = await reader.get(key)
+    return None if value is None else _BLOB.decode(open_value(value, key)[1])
+
+
+async def small_bytes(reader: Reader, digest: str) -> bytes | None:
+    """The bytes of a blob that lives in the engine."""
+    key = keys.small_bytes(digest)
+    value = await reader.get(key)
+    return None if value is None else open_value(value, key)[1]
+
+
+async def record_file(txn: Transaction, digest: str, size: int, generation: int) -> Blob:
+    """A synced file stands under its final name. Join the live one and queue ours, or become it."""
+    live = await find_blob(txn, digest)
+    if live is not None and live.generation == generation:
+        return live
+    if live is not None:
+        await queue_removal(txn, blob_path(digest, generation), size)
+        return live
+    blob = Blob(size, generation)
+    _put(txn, digest, blob)
+    txn.put(keys.unheld(digest), b"")
+    return blob
+
+
+async def replace_lost(txn: Transaction, digest: str, lost: int, generation: int) -> None:
+    """If the live blob still is generation `lost`, whose file has vanished, ours takes its place."""
+    live = await find_blob(txn, digest)
+    if live is not None and live.generation == lost:
+        _put(txn, digest, msgspec.structs.replace(live, generation=generation))
+
+
+async def record_small(txn: Transaction, digest: str, data: bytes) -> Blob:
+    """Keep the bytes in the engine, in this transaction, unless the blob is live already."""
+    live = await find_blob(txn, digest)
+    if live is not None:
+        return live
+    blob = Blob(len(data), 0)
+    _put(txn, digest, blob)
+    txn.put(keys.small_bytes(digest), seal(data))
+    txn.put(keys.unheld(digest), b"")
+    return blob
+
+
+async def hold(txn: Transaction, digest: str, blob: Blob) -> None:
+    """One more namespace has a record of it."""
+    if blob.holders == 0:
+        txn.delete(keys.unheld(digest))
+    _put(txn, digest, Blob(blob.size, blob.generation, blob.holders + 1))
+
+
+async def release(txn: Transaction, digest: str) -> None:
+    """One namespace fewer. The last one leaves it for the collector."""
+    blob = await find_blob(txn, digest)
+    if blob is None:
+        return
+    holders = max(0, blob.holders - 1)
+    if holders == 0:
+        txn.put(keys.unheld(digest), b"")
+    _put(txn, digest, msgspec.structs.replace(blob, holders=holders))
+
+
+async def page_unheld(reader: Reader, after: str, limit: int) -> list[str]:
+    """Digests of live blobs that no namespace holds."""
+    start = keys.unheld(after) + b"\x00" if after else keys.UNHELD
+    pairs = await reader.scan(start, keys.prefix_end(keys.UNHELD), limit)
+    return [key[len(keys.UNHELD) :].decode() for key, _ in pairs]
+
+
+async def forget_unheld(txn: Transaction, digest: str) -> int | None:
+    """If still nobody holds it: it is no longer live, its file is queued. Returns the bytes that frees."""
+    blob = await find_blob(txn, digest)
+    txn.delete(keys.unheld(digest))
+    if blob is None or blob.holders:
+        return None
+    txn.delete(keys.blob(digest))
+    if blob.generation:
+        await queue_removal(txn, blob_path(digest, blob.generation), blob.size)
+    else:
+        txn.delete(keys.small_bytes(digest))
+    return blob.size
+
+
+async def drop_ingest_files(txn: Transaction, ingest: IngestRecord) -> None:
+    """Queue whatever an ingest that is no more may have on disk.
+
+    Its own name goes first: a writer that is about to rename then finds nothing, and one that just did has
+    its new name taken away next.
+    """
+    await queue_removal(txn, ingest_path(ingest.generation))
+    if ingest.sealed:
+        await queue_removal(txn, blob_path(ingest.sealed, ingest.generation))
+
+
+async def queue_removal(txn: Transaction, path: str, size: int = 0) -> None:
+    position = read_number(await txn.get(keys.QUEUE_HEAD)) + 1
+    txn.put(keys.QUEUE_HEAD, keys.number(position))
+    txn.put(keys.removal(position), seal(encode(Removal(path, size))))
+    txn.queued_removal()
+
+
+async def last_removal(reader: Reader) -> int:
+    """The position of the newest entry there ever was."""
+    return read_number(await reader.get(keys.QUEUE_HEAD))
+
+
+async def page_removals(reader: Reader, after: int, limit: int) -> list[tuple[int, Removal]]:
+    pairs = await reader.scan(keys.removal(after + 1), keys.prefix_end(keys.REMOVALS), limit)
+    return [
+        (int.from_bytes(key[len(keys.REMOVALS) :], "big"), _REMOVAL.decode(open_value(value, key)[1]))
+        for key, value in pairs
+    ]
+
+
+def strike_removals(txn: Transaction, positions: list[int]) -> None:
+    """The files are gone. Positions are in order; start-up looks for more after the last."""
+    for position in positions:
+        txn.delete(keys.removal(position))
+    txn.put(keys.QUEUE_FLOOR, keys.number(positions[-1]))
+
+
+async def first_removal(reader: Reader) -> int:
+    """The position after which entries may wait."""
+    return read_number(await reader.get(keys.QUEUE_FLOOR))
+
+
+def _put(txn: Transaction, digest: str, blob: Blob) -> None:
+    txn.put(keys.blob(digest), seal(encode(blob)))

@@ -1,0 +1,202 @@
+"""Blobs and ingests as files: the half of the blob store that touches the disk.
+
+    blobs/<algorithm>/<hex>.<generation>   committed, read-only
+    ingests/<generation>                   being written
+
+Order of a commit: data synced, renamed, folder synced, and only then recorded (spec content 7.3). All
+functions block; they are called through the workers.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from typing import Final, Protocol
+
+from ...protocol.errors import DataLoss, NotFound, OrlopError, OutOfRange, ResourceExhausted, Unavailable
+from ...protocol.world import Files
+from .ledger import blob_path, ingest_path
+
+__all__ = ["Digester", "IngestFile", "LocalBlobs", "disk_error", "new_digester"]
+
+ALGORITHMS: Final = ("sha256", "sha384", "sha512")
+_READ_BYTES: Final = 1024 * 1024
+_FLUSH_BYTES: Final = 8 * 1024 * 1024  # begin writing to disk this often, so that the final sync has little left
+
+
+class Digester(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+def new_digester(algorithm: str) -> Digester:
+    return hashlib.new(algorithm, usedforsecurity=True)
+
+
+class IngestFile:
+    """The bytes of one open ingest, with their running digest. One thread at a time."""
+
+    def __init__(self, files: Files, path: str, algorithm: str) -> None:
+        self._files = files
+        self.path = path
+        self.algorithm = algorithm
+        self.offset = 0
+        self._flushed = 0
+        self._fd = files.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._digester = new_digester(algorithm)
+
+    def resume(self) -> None:
+        """Hash what is there and go on after it. Long for a long file."""
+        at = 0
+        while data := self._files.pread(self._fd, _READ_BYTES, at):
+            self._digester.update(data)
+            at += len(data)
+        self._files.seek(self._fd, at)
+        self.offset = self._flushed = at
+
+    def append(self, pieces: list[bytes]) -> None:
+        """Write at the end. `offset` counts what was really written, also when this raises OSError."""
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                written = self._files.write(self._fd, rest)
+                self._digester.update(bytes(rest[:written]) if written != len(piece) else piece)
+                self.offset += written
+                rest = rest[written:]
+        if self.offset - self._flushed >= _FLUSH_BYTES:
+            self._files.flush_behind(self._fd, self._flushed, self.offset - self._flushed)
+            self._flushed = self.offset
+
+    def restart(self) -> None:
+        """Back to zero bytes; what a longer predecessor held is cut off."""
+        self._files.truncate(self._fd, 0)
+        self._files.seek(self._fd, 0)
+        self.offset = self._flushed = 0
+        self._digester = new_digester(self.algorithm)
+
+    def digest(self) -> str:
+        return f"{self.algorithm}:{self._digester.hexdigest()}"
+
+    def digest_with(self, algorithm: str) -> str:
+        """The digest by another algorithm: the whole file is read again."""
+        digester = new_digester(algorithm)
+        at = 0
+        while data := self._files.pread(self._fd, _READ_BYTES, at):
+            digester.update(data)
+            at += len(data)
+        return f"{algorithm}:{digester.hexdigest()}"
+
+    def contents(self) -> bytes:
+        return self._files.pread(self._fd, self.offset, 0) if self.offset else b""
+
+    def sync(self) -> None:
+        self._files.sync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._files.close(fd)
+
+
+class LocalBlobs:
+    """The files under one store's folder."""
+
+    def __init__(self, root: str, files: Files) -> None:
+        self._root = root
+        self._files = files
+
+    def prepare(self) -> None:
+        """Make the folders, durably, so that no commit has to."""
+        for folder in ("ingests", *(f"blobs/{algorithm}" for algorithm in ALGORITHMS)):
+            self._files.make_folder(f"{self._root}/{folder}")
+        self._files.sync_folder(f"{self._root}/blobs")
+        self._files.sync_folder(self._root)
+
+    def open_ingest(self, generation: int, algorithm: str, *, resume: bool) -> IngestFile:
+        file = IngestFile(self._files, self._path(ingest_path(generation)), algorithm)
+        try:
+            if resume:
+                file.resume()
+            else:
+                file.restart()
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def seal(self, generation: int, digest: str) -> None:
+        """Give a synced ingest its name as a blob, durably. Doing it again is harmless."""
+        source, target = self._path(ingest_path(generation)), self._path(blob_path(digest, generation))
+        try:
+            self._files.chmod(source, 0o444)
+            self._files.rename(source, target)
+        except FileNotFoundError:
+            if self._files.status(target) is None:
+                raise
+        self._files.sync_folder(os.path.dirname(target))
+
+    def unseal(self, generation: int, digest: str) -> bool:
+        """Undo `seal` of a commit that was not recorded; True if there was something to undo."""
+        source, target = self._path(ingest_path(generation)), self._path(blob_path(digest, generation))
+        if self._files.status(target) is None:
+            return False
+        self._files.chmod(target, 0o600)
+        self._files.rename(target, source)
+        return True
+
+    def ingest_status(self, generation: int) -> tuple[int, int] | None:
+        """(bytes so far, time of the last write in nanoseconds)."""
+        status = self._files.status(self._path(ingest_path(generation)))
+        return None if status is None else (status.size, status.modified_ns)
+
+    def exists(self, digest: str, generation: int) -> bool:
+        return self._files.status(self._path(blob_path(digest, generation))) is not None
+
+    def open_blob(self, digest: str, generation: int) -> int:
+        """A fresh read-only descriptor. Raises NotFound when the file has gone."""
+        try:
+            return self._files.open(self._path(blob_path(digest, generation)), os.O_RDONLY)
+        except FileNotFoundError:
+            raise NotFound(
+                f"bytes of content {digest}", hint="the file vanished from the store; pull or ingest it again"
+            ) from None
+
+    def read(self, fd: int, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes. Raises OutOfRange past the end."""
+        pieces = []
+        while count:
+            piece = self._files.pread(fd, min(count, _READ_BYTES), offset)
+            if not piece:
+                raise OutOfRange(f"read at {offset}: the blob ends before")
+            pieces.append(piece)
+            offset += len(piece)
+            count -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self, fd: int) -> None:
+        self._files.close(fd)
+
+    def remove(self, paths: list[str]) -> None:
+        """Unlink files of the removal queue; one that is gone already is fine."""
+        for path in paths:
+            try:
+                self._files.unlink(self._path(path))
+            except FileNotFoundError:
+                pass
+
+    def verify(self, digest: str, data: bytes) -> None:
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest and digest.startswith("sha256:"):
+            raise DataLoss(f"content {digest}: stored bytes have another digest")
+
+    def _path(self, inside: str) -> str:
+        return f"{self._root}/{inside}"
+
+
+def disk_error(error: OSError, what: str) -> OrlopError:
+    """What a caller is told when the disk refused."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(f"{what}: no space left on the store's disk", hint="remove images, then try again")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Unavailable(f"{what}: too many open files")
+    return Unavailable(f"{what}: {error.strerror or error}")

@@ -1,0 +1,142 @@
+"""Where everything lies: the only module that builds keys.
+
+Every key starts with the schema's version (one byte) and a region (one byte):
+
+    01 c <counter>                         counters and marks that every transaction rewrites; never scanned
+    01 n <namespace>                       Namespace
+    01 r <namespace> 00 <kind> <name>      records of a namespace, by kind and name
+         b digest        ContentInfo
+         i name          Image
+         k id            Container
+         l id            Lease
+         w ref           ingest
+    01 s <namespace> 00 <lease> <resource> entries of a lease (both escaped)
+    01 p <record's key> <part>             further parts of a record over 64 KiB
+    01 B <digest>                          the backend's blob: size, generation, holders
+    01 D <digest>                          bytes of a small blob
+    01 U <digest>                          blobs that no namespace holds
+    01 q <number>                          queue: files to unlink
+    01 o <number>                          queue: owed work
+    01 j <sequence>                        journal
+
+Namespaces are identifiers and hold no NUL; a name stands last, so any byte may be in it. A change of this
+layout needs a new format version and a migration.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RecordKind", "prefix_end"]
+
+from enum import Enum
+
+_V = b"\x01"
+
+
+class RecordKind(Enum):
+    CONTENT = b"b"
+    IMAGE = b"i"
+    CONTAINER = b"k"
+    LEASE = b"l"
+    INGEST = b"w"
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The first key after all that start with `prefix` (whose last byte is below 0xff)."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+# counters ---------------------------------------------------------------------------------------------------
+FORMAT = _V + b"cformat"
+STORE_ID = _V + b"cstore"
+COMMIT = _V + b"ccommit"
+JOURNAL_HEAD = _V + b"cjournal.head"
+JOURNAL_FLOOR = _V + b"cjournal.floor"
+GENERATION = _V + b"cgeneration"
+QUEUE_HEAD = _V + b"cqueue.head"
+QUEUE_FLOOR = _V + b"cqueue.floor"
+DIRTY = _V + b"cdirty"
+
+
+def count(namespace: str, kind: bytes) -> bytes:
+    return _V + b"c#" + namespace.encode() + b"\x00" + kind
+
+
+# records ----------------------------------------------------------------------------------------------------
+NAMESPACES = _V + b"n"
+RECORDS = _V + b"r"
+
+
+def namespace(name: str) -> bytes:
+    return NAMESPACES + name.encode()
+
+
+def all_records(name: str) -> bytes:
+    return b"%br%b\x00" % (_V, name.encode())
+
+
+def records(name: str, kind: bytes) -> bytes:
+    return b"%br%b\x00%b" % (_V, name.encode(), kind)
+
+
+def part(record_key: bytes, index: int) -> bytes:
+    return _V + b"p" + record_key + index.to_bytes(2, "big")
+
+
+def all_lease_entries(namespace: str) -> bytes:
+    """Ends in 00, so `prefix_end` works; the separator keeps namespaces apart."""
+    return b"%bs%b\x00" % (_V, namespace.encode())
+
+
+def lease_entries(namespace: str, lease: str) -> bytes:
+    return b"%bs%b\x00%b" % (_V, namespace.encode(), _escape(lease))
+
+
+def lease_entry(namespace: str, lease: str, resource_type: str, resource_id: str) -> bytes:
+    return lease_entries(namespace, lease) + _escape(resource_type) + resource_id.encode()
+
+
+def _escape(text: str) -> bytes:
+    """Ends in 00 01, so that no escaped text is a prefix of another and the order stays that of the text."""
+    return text.encode().replace(b"\x00", b"\x00\xff") + b"\x00\x01"
+
+
+def unescape(data: bytes) -> tuple[str, bytes]:
+    """The text that `_escape` wrote at the start of `data`, and what follows it."""
+    end = data.index(b"\x00\x01")
+    return data[:end].replace(b"\x00\xff", b"\x00").decode(), data[end + 2 :]
+
+
+# backend ----------------------------------------------------------------------------------------------------
+BLOBS = _V + b"B"
+UNHELD = _V + b"U"
+REMOVALS = _V + b"q"
+OWED = _V + b"o"
+JOURNAL = _V + b"j"
+
+
+def blob(digest: str) -> bytes:
+    return BLOBS + digest.encode()
+
+
+def small_bytes(digest: str) -> bytes:
+    return _V + b"D" + digest.encode()
+
+
+def unheld(digest: str) -> bytes:
+    return UNHELD + digest.encode()
+
+
+def removal(position: int) -> bytes:
+    return REMOVALS + number(position)
+
+
+def owed(position: int) -> bytes:
+    return OWED + number(position)
+
+
+def event(sequence: int) -> bytes:
+    return JOURNAL + number(sequence)

@@ -1,0 +1,180 @@
+"""What is planned but not yet durable, laid over the last durable state, and the transactions that read both.
+
+An entry belongs to the last group that wrote its key. It goes when that group is durable and the view below
+has moved past it; so at every instant view plus overlay is the state that the next transaction must see.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from ..protocol.errors import InvalidArgument, ResourceExhausted
+from . import keys
+from .engine import (
+    MAX_KEY_BYTES,
+    MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_WRITES,
+    MAX_VALUE_BYTES,
+    Node,
+    Snapshot,
+)
+
+__all__ = ["Overlay", "OverlayTransaction"]
+
+
+class Overlay:
+    """Keys with the number of the group that wrote them last, and their value (None: deleted)."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, tuple[int, bytes | None]] = {}
+        self._sorted: list[bytes] | None = []
+
+    def add(self, group: int, writes: dict[bytes, bytes | None]) -> None:
+        known = len(self.entries)
+        for key, value in writes.items():
+            self.entries[key] = (group, value)
+        if len(self.entries) != known:
+            self._sorted = None
+
+    def settle(self, group: int, written: Iterable[bytes]) -> None:
+        """Group `group` is durable: what it wrote last is in the view now."""
+        entries = self.entries
+        for key in written:
+            if entries[key][0] == group:
+                del entries[key]
+        self._sorted = None
+
+    def clear(self) -> None:
+        self.entries.clear()
+        self._sorted = []
+
+    def keys_between(self, start: bytes, stop: bytes) -> list[bytes]:
+        """Sorted only when somebody scans: point reads and writes never pay for the order."""
+        if self._sorted is None:
+            self._sorted = sorted(self.entries)
+        return self._sorted[bisect_left(self._sorted, start) : bisect_left(self._sorted, stop)]
+
+
+class OverlayTransaction:
+    """A transaction over a snapshot and an overlay. It is run to its end without a checkpoint."""
+
+    __slots__ = (
+        "_base",
+        "_bytes",
+        "_overlay",
+        "dirty",
+        "expiry_ns",
+        "gains",
+        "now_ns",
+        "number",
+        "removals",
+        "writes",
+    )
+
+    def __init__(self, base: Snapshot, overlay: Overlay, now_ns: int, number: int) -> None:
+        self._base = base
+        self._overlay = overlay
+        self._bytes = 0
+        self.now_ns = now_ns
+        self.number = number
+        self.writes: dict[bytes, bytes | None] = {}
+        self.gains: list[Node] = []
+        self.expiry_ns: int | None = None
+        self.dirty = False
+        self.removals = False
+
+    @property
+    def byte_count(self) -> int:
+        return self._bytes
+
+    async def get(self, key: bytes) -> bytes | None:
+        if key in self.writes:
+            return self.writes[key]
+        entry = self._overlay.entries.get(key)
+        if entry is not None:
+            return entry[1]
+        return self._base.get(key)
+
+    async def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        planned = self._overlay.keys_between(start, stop)
+        own = [key for key in self.writes if start <= key < stop]
+        if own:
+            planned = sorted({*planned, *own})
+        found: list[tuple[bytes, bytes]] = []
+        below = self._base.scan(start, stop)
+        try:
+            for key, value in _merge(below, planned, self._planned_value):
+                if len(found) == limit:
+                    break
+                found.append((key, value))
+        finally:
+            below.close()
+        return found
+
+    def put(self, key: bytes, value: bytes) -> None:
+        if len(key) > MAX_KEY_BYTES or len(value) > MAX_VALUE_BYTES:
+            raise InvalidArgument(
+                f"a key of {len(key)} bytes with a value of {len(value)}: the limits are {MAX_KEY_BYTES} and "
+                f"{MAX_VALUE_BYTES}"
+            )
+        self._write(key, value, len(key) + len(value))
+
+    def delete(self, key: bytes) -> None:
+        self._write(key, None, len(key))
+
+    def gained(self, node: Node) -> None:
+        self.gains.append(node)
+
+    def expires(self, at_ns: int) -> None:
+        if self.expiry_ns is None or at_ns < self.expiry_ns:
+            self.expiry_ns = at_ns
+
+    def queued_removal(self) -> None:
+        self.removals = True
+
+    def made_garbage(self) -> None:
+        self.dirty = True
+        self.put(keys.DIRTY, keys.number(self.number))
+
+    def _write(self, key: bytes, value: bytes | None, size: int) -> None:
+        self.writes[key] = value
+        self._bytes += size
+        if len(self.writes) > MAX_TRANSACTION_WRITES or self._bytes > MAX_TRANSACTION_BYTES:
+            raise ResourceExhausted(
+                f"a transaction of more than {MAX_TRANSACTION_WRITES} writes or {MAX_TRANSACTION_BYTES} bytes"
+            )
+
+    def _planned_value(self, key: bytes) -> bytes | None:
+        if key in self.writes:
+            return self.writes[key]
+        return self._overlay.entries[key][1]
+
+
+def _merge(
+    below: Iterator[tuple[bytes, bytes]], planned: list[bytes], value_of: _ValueOf
+) -> Iterator[tuple[bytes, bytes]]:
+    """The pairs of `below` with the planned keys put in, put over, or taken away."""
+    at = 0
+    for key, value in below:
+        while at < len(planned) and planned[at] < key:
+            new = value_of(planned[at])
+            if new is not None:
+                yield planned[at], new
+            at += 1
+        if at < len(planned) and planned[at] == key:
+            over = value_of(key)
+            at += 1
+            if over is not None:
+                yield key, over
+        else:
+            yield key, value
+    for key in planned[at:]:
+        new = value_of(key)
+        if new is not None:
+            yield key, new
+
+
+class _ValueOf(Protocol):
+    def __call__(self, key: bytes) -> bytes | None: ...

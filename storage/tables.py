@@ -1,0 +1,328 @@
+"""Typed tables over the engine: the only way by which the rooms above read and write records.
+
+A table keeps, in the same transaction as the record: the namespace's being, the count of records of its kind,
+what the collector must be told. Names come back in the order of their UTF-8 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from ..protocol.errors import AlreadyExists, NotFound, OutOfRange
+from ..protocol.identifiers import quote
+from ..protocol.records import TOPICS, Container, ContentInfo, Event, Image, Lease, LeaseResource, Namespace
+from . import keys
+from .codec import decoder, delete_parts, delete_record, encode, open_value, put_record, read_record, seal
+from .engine import Kind, Node, Reader, Transaction
+from .keys import RecordKind
+from .references import expiry_ns, references, resource_node
+
+__all__ = [
+    "CONTAINERS",
+    "CONTENT",
+    "IMAGES",
+    "INGESTS",
+    "LEASES",
+    "IngestRecord",
+    "Table",
+    "add_lease_resource",
+    "append_event",
+    "check_lease",
+    "clear_lease_resources",
+    "ensure_namespace",
+    "next_generation",
+    "remove_lease_resource",
+]
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class IngestRecord(msgspec.Struct, frozen=True):
+    """An ingest as the engine knows it. Its bytes are `ingests/<generation>`, until they become the blob
+    `<digest>.<generation>`; `sealed` announces that name before the rename, so that start-up finds it."""
+
+    ref: str
+    generation: int
+    total: int = 0
+    expected: str = ""
+    media_type: str = ""
+    started_at: int = 0
+    updated_at: int = 0
+    expires_at: int | None = None
+    """None: opened under a lease, which protects it instead."""
+    sealed: str = ""
+
+
+class Table(Generic[R]):
+    """Records of one kind, by namespace and name."""
+
+    def __init__(self, kind: RecordKind, record: type[R], node: Kind, what: str) -> None:
+        self.kind = kind
+        self.node = node
+        self.what = what
+        self._decode = decoder(record).decode
+
+    async def encoded(self, reader: Reader, namespace: str, name: str) -> msgspec.Raw:
+        """The record as it travels. Raises NotFound."""
+        key = self._key(namespace, name)
+        value = await reader.get(key)
+        if value is None:
+            raise self.missing(name)
+        return msgspec.Raw(await read_record(reader, key, value))
+
+    async def find(self, reader: Reader, namespace: str, name: str) -> R | None:
+        key = self._key(namespace, name)
+        value = await reader.get(key)
+        return None if value is None else self._decode(await read_record(reader, key, value))
+
+    async def get(self, reader: Reader, namespace: str, name: str) -> R:
+        record = await self.find(reader, namespace, name)
+        if record is None:
+            raise self.missing(name)
+        return record
+
+    async def insert(self, txn: Transaction, namespace: str, name: str, record: R) -> msgspec.Raw:
+        """Raises AlreadyExists. The namespace comes into being with its first record."""
+        key = self._key(namespace, name)
+        if await txn.get(key) is not None:
+            raise AlreadyExists(f"{self.what} {quote(name)}")
+        await ensure_namespace(txn, namespace)
+        await _count(txn, namespace, self.kind, 1)
+        return self._put(txn, key, namespace, name, record)
+
+    async def replace(self, txn: Transaction, namespace: str, name: str, record: R) -> msgspec.Raw:
+        """Write over a record that is there."""
+        key = self._key(namespace, name)
+        value = await txn.get(key)
+        if value is None:
+            raise self.missing(name)
+        delete_parts(txn, key, value)
+        return self._put(txn, key, namespace, name, record)
+
+    async def remove(self, txn: Transaction, namespace: str, name: str) -> R:
+        """Take a record away and return it. Raises NotFound."""
+        key = self._key(namespace, name)
+        value = await txn.get(key)
+        if value is None:
+            raise self.missing(name)
+        record = self._decode(await read_record(txn, key, value))
+        delete_record(txn, key, value)
+        await _count(txn, namespace, self.kind, -1)
+        return record
+
+    async def page(self, reader: Reader, namespace: str, after: str, limit: int) -> list[tuple[str, msgspec.Raw]]:
+        """Up to `limit` records whose names come after `after`, as they travel."""
+        prefix = keys.records(namespace, self.kind.value)
+        # The smallest key after a name is that name with a NUL.
+        start = prefix + after.encode() + b"\x00" if after else prefix
+        pairs = await reader.scan(start, keys.prefix_end(prefix), limit)
+        return [
+            (key[len(prefix) :].decode(), msgspec.Raw(await read_record(reader, key, value))) for key, value in pairs
+        ]
+
+    def decode(self, raw: msgspec.Raw) -> R:
+        return self._decode(raw)
+
+    def missing(self, name: str) -> NotFound:
+        return NotFound(f"{self.what} {quote(name)}")
+
+    async def count(self, reader: Reader, namespace: str) -> int:
+        return _number(await reader.get(keys.count(namespace, self.kind.value)))
+
+    def _key(self, namespace: str, name: str) -> bytes:
+        return keys.records(namespace, self.kind.value) + name.encode()
+
+    def _put(self, txn: Transaction, key: bytes, namespace: str, name: str, record: R) -> msgspec.Raw:
+        payload = encode(record)
+        put_record(txn, key, payload)
+        txn.gained(Node(self.node, namespace, name))
+        for target in references(namespace, record):
+            txn.gained(target)
+        if isinstance(record, Image | Lease) and (expires := expiry_ns(record.labels)) is not None:
+            txn.expires(expires)
+        return msgspec.Raw(payload)
+
+
+IMAGES: Final = Table(RecordKind.IMAGE, Image, Kind.IMAGE, "image")
+CONTENT: Final = Table(RecordKind.CONTENT, ContentInfo, Kind.CONTENT, "content")
+CONTAINERS: Final = Table(RecordKind.CONTAINER, Container, Kind.CONTAINER, "container")
+LEASES: Final = Table(RecordKind.LEASE, Lease, Kind.LEASE, "lease")
+INGESTS: Final = Table(RecordKind.INGEST, IngestRecord, Kind.INGEST, "ingest")
+
+
+# namespaces -------------------------------------------------------------------------------------------------
+
+_NAMESPACE = decoder(Namespace)
+
+
+async def ensure_namespace(txn: Transaction, name: str) -> None:
+    """Bring the namespace into being if it is not there; no event tells of it."""
+    key = keys.namespace(name)
+    if await txn.get(key) is None:
+        put_record(txn, key, encode(Namespace(name)))
+
+
+async def find_namespace(reader: Reader, name: str) -> Namespace | None:
+    key = keys.namespace(name)
+    value = await reader.get(key)
+    return None if value is None else _NAMESPACE.decode(await read_record(reader, key, value))
+
+
+async def put_namespace(txn: Transaction, namespace: Namespace) -> None:
+    key = keys.namespace(namespace.name)
+    value = await txn.get(key)
+    if value is not None:
+        delete_parts(txn, key, value)
+    put_record(txn, key, encode(namespace))
+
+
+async def delete_namespace(txn: Transaction, name: str) -> None:
+    """Take away the record and what counted for it. Raises NotFound."""
+    key = keys.namespace(name)
+    value = await txn.get(key)
+    if value is None:
+        raise NotFound(f"namespace {quote(name)}")
+    delete_record(txn, key, value)
+    for kind in RecordKind:
+        txn.delete(keys.count(name, kind.value))
+
+
+async def page_namespaces(reader: Reader, after: str, limit: int) -> list[Namespace]:
+    start = keys.namespace(after) + b"\x00" if after else keys.NAMESPACES
+    pairs = await reader.scan(start, keys.prefix_end(keys.NAMESPACES), limit)
+    return [_NAMESPACE.decode(await read_record(reader, key, value)) for key, value in pairs]
+
+
+# leases -----------------------------------------------------------------------------------------------------
+
+
+async def check_lease(reader: Reader, namespace: str, lease: str | None) -> None:
+    """Raises NotFound when a lease was named that this namespace does not have. Source: spec metadata 12.6."""
+    if lease is not None:
+        await LEASES.get(reader, namespace, lease)
+
+
+async def add_lease_resource(txn: Transaction, namespace: str, lease: str, resource: LeaseResource) -> None:
+    txn.put(keys.lease_entry(namespace, lease, resource.type, resource.id), b"")
+    node = resource_node(namespace, resource.type, resource.id)
+    if node is not None:
+        txn.gained(node)
+
+
+async def remove_lease_resource(txn: Transaction, namespace: str, lease: str | None, resource: LeaseResource) -> None:
+    """A missing lease or entry is no error."""
+    if lease is not None:
+        key = keys.lease_entry(namespace, lease, resource.type, resource.id)
+        if await txn.get(key) is not None:
+            txn.delete(key)
+
+
+async def clear_lease_resources(txn: Transaction, namespace: str, lease: str, most: int) -> bool:
+    """Delete all entries of a lease; False, and nothing deleted, when there are more than `most`."""
+    prefix = keys.lease_entries(namespace, lease)
+    entries = await txn.scan(prefix, keys.prefix_end(prefix), most + 1)
+    if len(entries) > most:
+        return False
+    for key, _ in entries:
+        txn.delete(key)
+    return True
+
+
+async def trim_lease_resources(txn: Transaction, namespace: str, lease: str, most: int) -> bool:
+    """Delete up to `most` entries of a lease; True when there may be more."""
+    prefix = keys.lease_entries(namespace, lease)
+    entries = await txn.scan(prefix, keys.prefix_end(prefix), most)
+    for key, _ in entries:
+        txn.delete(key)
+    return len(entries) == most
+
+
+async def page_lease_resources(
+    reader: Reader, namespace: str, lease: str, after: bytes, limit: int
+) -> list[tuple[bytes, LeaseResource]]:
+    """Entries with a cursor each. Content, images, ingests, then snapshots: the order of their types' names."""
+    prefix = keys.lease_entries(namespace, lease)
+    pairs = await reader.scan(prefix + after, keys.prefix_end(prefix), limit)
+    found = []
+    for key, _ in pairs:
+        cursor = key[len(prefix) :]
+        resource_type, rest = keys.unescape(cursor)
+        found.append((cursor + b"\x00", LeaseResource(rest.decode(), resource_type)))
+    return found
+
+
+# journal ----------------------------------------------------------------------------------------------------
+
+_EVENT = decoder(Event)
+
+
+async def append_event(txn: Transaction, namespace: str, payload: msgspec.Struct) -> None:
+    """Write the event of a change in the change's own transaction."""
+    sequence = _number(await txn.get(keys.JOURNAL_HEAD)) + 1
+    event = Event(sequence, txn.now_ns, namespace, TOPICS[type(payload)], payload)  # type: ignore[arg-type]  # TOPICS has exactly the payloads
+    txn.put(keys.event(sequence), seal(encode(event)))
+    txn.put(keys.JOURNAL_HEAD, keys.number(sequence))
+
+
+async def journal_bounds(reader: Reader) -> tuple[int, int]:
+    """(last sequence number that was trimmed, last that was written); 0 for none."""
+    return _number(await reader.get(keys.JOURNAL_FLOOR)), _number(await reader.get(keys.JOURNAL_HEAD))
+
+
+async def read_events(reader: Reader, after: int, limit: int) -> list[msgspec.Raw]:
+    """Events after a sequence number, as they travel. Raises OutOfRange when some of them are gone."""
+    floor, head = await journal_bounds(reader)
+    if after < floor:
+        raise OutOfRange(
+            f"events after {after} were trimmed; the oldest that is kept is {floor + 1}",
+            hint=f"read the state afresh, then go on from {floor} or later",
+        )
+    if after > head:
+        raise OutOfRange(f"there is no event {after} yet; the last one is {head}")
+    if after == head:
+        return []
+    pairs = await reader.scan(keys.event(after + 1), keys.prefix_end(keys.JOURNAL), limit)
+    return [msgspec.Raw(open_value(value, key)[1]) for key, value in pairs]
+
+
+async def trim_events(txn: Transaction, keep_after: int, older_than_ns: int, limit: int) -> int:
+    """Delete up to `limit` events from the old end: up to number `keep_after`, or older than a time."""
+    floor, head = await journal_bounds(txn)
+    pairs = await txn.scan(keys.event(floor + 1), keys.event(head + 1), limit)
+    trimmed = 0
+    for key, value in pairs:
+        event = _EVENT.decode(open_value(value, key)[1])
+        if event.sequence > keep_after and event.timestamp >= older_than_ns:
+            break
+        txn.delete(key)
+        floor = event.sequence
+        trimmed += 1
+    if trimmed:
+        txn.put(keys.JOURNAL_FLOOR, keys.number(floor))
+    return trimmed
+
+
+# counters ---------------------------------------------------------------------------------------------------
+
+
+async def next_generation(txn: Transaction) -> int:
+    """A number no other file of this store has ever had."""
+    generation = _number(await txn.get(keys.GENERATION)) + 1
+    txn.put(keys.GENERATION, keys.number(generation))
+    return generation
+
+
+async def _count(txn: Transaction, namespace: str, kind: RecordKind, change: int) -> None:
+    key = keys.count(namespace, kind.value)
+    txn.put(key, keys.number(_number(await txn.get(key)) + change))
+
+
+def _number(value: bytes | None) -> int:
+    return 0 if value is None else int.from_bytes(value, "big")
+
+
+read_number = _number
+EventRaws = Sequence[msgspec.Raw]

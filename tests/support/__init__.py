@@ -1,0 +1,1 @@
+"""What the tests stand on: registries that run here and registries that misbehave on purpose."""
