@@ -101,7 +101,7 @@ def _merged(before: Image, request: UpdateImage, now: int) -> Image:
     check_mask(mask, ("labels", "annotations", "target"), ("labels", "annotations"), f"image {quote(request.name)}")
     labels = merge_map(before.labels, request.labels, mask, "labels")
     target = before.target
-    if mask is None or "target" in mask:
+    if not mask or "target" in mask:
         if request.target is None:
             raise InvalidArgument(f"image {quote(request.name)}: a target is required")
         target = request.target

@@ -45,7 +45,7 @@ async def create(txn: Transaction, request: CreateNamespace, _: Context) -> Name
 async def update(txn: Transaction, request: UpdateNamespace, _: Context) -> Namespace:
     found = await _find(txn, request.name)
     check_mask(request.mask, (), ("labels",), f"namespace {quote(request.name)}")
-    if request.mask is not None and any(path == "labels." for path in request.mask):
+    if "labels." in (request.mask or ()):
         raise InvalidArgument(f"namespace {quote(request.name)}: a label needs a key")
     labels = merge_map(found.labels, request.labels, request.mask, "labels")
     check_labels(labels)

@@ -198,11 +198,11 @@ def error_to_wire(error: BaseException) -> WireError:
     first = next((link for link in links if isinstance(link, OrlopError)), None)
     if first is None:
         return WireError("Unknown", _clip(str(error) or type(error).__name__))
-    seen = {first.code}
+    seen = {type(first)}
     details = []
     for link in links:
-        if isinstance(link, OrlopError) and link.code not in seen:
-            seen.add(link.code)
+        if isinstance(link, OrlopError) and type(link) not in seen:
+            seen.add(type(link))
             details.append(WireError(link.code, _clip(link.message)))
     return WireError(first.code, _clip(first.message), details, _clip(first.hint))
 
@@ -214,7 +214,10 @@ def error_from_wire(wire: WireError) -> OrlopError:
         for special in (Conflict, NotModified):
             if wire.message == special.class_text or wire.message.endswith(f": {special.class_text}"):
                 kind = special
-    error = kind(text=wire.message or kind.class_text, hint=wire.hint)
+    text = wire.message or kind.class_text
+    if kind in (Canceled, DeadlineExceeded) and not text.endswith(kind.class_text):
+        text = f"{text}: {kind.class_text}"
+    error = kind(text=text, hint=wire.hint)
     link: OrlopError = error
     for detail in wire.details[:16]:
         cause = error_from_wire(detail)
@@ -224,13 +227,21 @@ def error_from_wire(wire: WireError) -> OrlopError:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    link: BaseException | None = error
-    for _ in range(32):  # causes can be made to form a ring
-        if link is None:
+    """The error and its causes, outside in; the branches of a group from left to right."""
+    waiting: list[BaseException] = [error]
+    for _ in range(64):  # causes can be made to form a ring
+        if not waiting:
             return
+        link = waiting.pop()
         yield link
-        link = link.__cause__
+        if link.__cause__ is not None:
+            waiting.append(link.__cause__)
+        if isinstance(link, BaseExceptionGroup):
+            waiting += reversed(link.exceptions)
 
 
 def _clip(text: str) -> str:
-    return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + "…"
+    """An end is kept as well: it may be what tells the class."""
+    if len(text) <= MAX_MESSAGE_CHARS:
+        return text
+    return f"{text[: MAX_MESSAGE_CHARS - 200]} … {text[-200:]}"

@@ -99,6 +99,6 @@ def _digest_fault(text: str) -> str:
         return "format: expected algorithm:hex"
     if algorithm not in _HEX_LENGTH:
         return "unsupported algorithm" if _DIGEST_SHAPE.fullmatch(text) else "format: expected algorithm:hex"
-    if len(encoded.encode()) != _HEX_LENGTH[algorithm]:
+    if len(encoded.encode(errors="replace")) != _HEX_LENGTH[algorithm]:
         return f"length: {algorithm} has {_HEX_LENGTH[algorithm]} hex characters"
     return "format: only lower-case hex is allowed"

@@ -55,8 +55,9 @@ def check_labels(labels: Mapping[str, str]) -> None:
         if 4 * (len(key) + len(value)) > MAX_LABEL_BYTES:
             total = len(key.encode()) + len(value.encode())
             if total > MAX_LABEL_BYTES:
+                start = key.encode()[:64].decode(errors="ignore")
                 raise InvalidArgument(
-                    f"label {quote(key[:64])} has {total} bytes with its value, more than {MAX_LABEL_BYTES}"
+                    f"label {quote(start)} has {total} bytes with its value, more than {MAX_LABEL_BYTES}"
                 )
         if not key and value:
             raise InvalidArgument("a label needs a key")
@@ -73,10 +74,10 @@ def merge_map(
 ) -> dict[str, str]:
     """Apply the mask paths that concern the map `field` and return the new map.
 
-    No mask, or the path `field` itself, replaces the map; `field.<key>` sets that key, or removes it when it
+    No mask (or an empty one), or the path `field` itself, replaces the map; `field.<key>` sets that key, or removes it when it
     is absent or empty in `given`. Everything after the first dot is the key, dots included.
     """
-    if paths is None:
+    if not paths:
         return {key: value for key, value in given.items() if value}
     merged = dict(current)
     for path in paths:
@@ -94,7 +95,7 @@ def merge_map(
 
 def check_mask(paths: Sequence[str] | None, allowed: Sequence[str], maps: Sequence[str], what: str) -> None:
     """Refuse any path that is neither in `allowed` nor a key of one of `maps`; nothing is changed then."""
-    if paths is None:
+    if not paths:
         return
     if len(paths) > MAX_MASK_PATHS:
         raise InvalidArgument(f"{what}: a mask has at most {MAX_MASK_PATHS} paths")

@@ -1,6 +1,6 @@
 """Requests and answers, one struct each. Fields only grow, at the end of the wire's map, with a default.
 
-A mask of None means "no mask" (replace what may be replaced); an empty list changes nothing but the time.
+Without a mask, or with an empty one, everything that may be replaced is.
 Every list answers one page: go on with `after` = the page's `next` until that is empty.
 """
 

@@ -50,6 +50,8 @@ HELLO_FRAME_BYTES: Final = 64 * 1024  # whoever has not said hello gets no more 
 MAX_FRAME_BYTES: Final = 1024 * 1024 + 4096  # a 1 MiB write with its head
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024  # what a client takes: a page of 1,000 large records
 
+_THREE, _FOUR = 0x93, 0x94  # heads of arrays with so many elements
+
 FrameId = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 
@@ -132,12 +134,13 @@ class FrameReader:
 
     def receive(self, data: bytes) -> None:
         """Store what arrived. The caller reads at most a frame's limit ahead of `next_frame`."""
+        if self._error is not None:
+            return
         if self._start:
             del self._buffer[: self._start]
             self._start = 0
         self._buffer += data
-        if self._error is None:
-            self._unpacker.feed(data)
+        self._unpacker.feed(data)
 
     def next_frame(self) -> Frame | None:
         """The next whole frame, or None until more bytes come. Raises RemoteProtocolError."""
@@ -168,12 +171,12 @@ class FrameReader:
 
     def _decode(self, frame: bytes) -> Frame:
         # The first byte is the array's length, the second the kind; both are one byte in every valid frame.
-        kind = frame[1] if len(frame) > 1 else 0xFF
-        if kind == 0:
+        head, kind = (frame[0], frame[1]) if len(frame) > 1 else (0, 0xFF)
+        if kind == 0 and head == _FOUR:
             return _DECODE_REQUEST(frame)
-        if kind == 1:
+        if kind == 1 and head == _FOUR:
             return _DECODE_RESPONSE(frame)
-        if kind == 2:
+        if kind == 2 and head == _THREE:
             notice = _DECODE_NOTIFICATION(frame)
             decoder = _NOTICES.get(notice.method)
             if decoder is None:
@@ -187,6 +190,8 @@ class FrameReader:
         if head:
             frame_id = _id_of(head)
         self._error = RemoteProtocolError(message, frame_id)
+        self._buffer.clear()
+        self._start = 0
         return self._error
 
     @staticmethod
@@ -205,7 +210,7 @@ def _id_of(head: bytes) -> int | None:
         value = unpacker.unpack()
     except (msgpack.OutOfData, ValueError):
         return None
-    return value if isinstance(value, int) and 0 <= value < 2**32 else None
+    return value if type(value) is int and 0 <= value < 2**32 else None
 
 
 def decode_params(

@@ -49,16 +49,14 @@ class Reference:
 def parse_reference(text: str) -> Reference:
     """The plain parser: `host/repository:object`, no defaults. Raises InvalidArgument.
 
-    Stricter than containerd's in one point: user info, a query or a fragment is refused, not dropped.
+    A query and a fragment are dropped; user information is refused, where containerd drops it.
     """
     shown = quote(text)
     if "://" in text:
         raise InvalidArgument(f"reference {shown}", hint="leave out the scheme")
     if any(c.isspace() or not c.isprintable() for c in text):
         raise InvalidArgument(f"reference {shown} has blanks or control characters")
-    if "?" in text or "#" in text:
-        raise InvalidArgument(f"reference {shown} has a query or a fragment")
-    host, slash, path = text.partition("/")
+    host, slash, path = re.split(r"[?#]", text, maxsplit=1)[0].partition("/")
     if not host:
         raise InvalidArgument(f"reference {shown}: hostname required")
     if "@" in host:
