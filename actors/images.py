@@ -116,11 +116,13 @@ def _checked(image: Image) -> Image:
     check_name(image.name, "image name")
     check_labels(image.labels)
     target = image.target
-    check_digest(target.digest, f"image {quote(image.name)}: target digest")
+    check_digest(target.digest, "target digest")
     if not 0 < target.size <= _MAX_SIZE:
         raise InvalidArgument(f"image {quote(image.name)}: target size must be above 0")
     if not target.media_type:
         raise InvalidArgument(f"image {quote(image.name)}: target media type must not be empty")
+    if not image.labels and not target.annotations:
+        return image
     annotations = {key: value for key, value in target.annotations.items() if value}
     return Image(
         image.name,

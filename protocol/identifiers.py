@@ -6,6 +6,7 @@ Every check raises InvalidArgument and names the offender. Source: spec metadata
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .errors import FailedPrecondition, InvalidArgument
 
@@ -37,6 +38,8 @@ _HEX_LENGTH = {"sha256": 64, "sha384": 96, "sha512": 128}
 def quote(text: str) -> str:
     """`text` for an error message: quoted, with control characters visible, and not longer than a line."""
     shown = text if len(text) <= 160 else text[:160] + "…"
+    if shown.isprintable():
+        return f'"{shown}"'
     return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + '"'
 
 
@@ -55,7 +58,7 @@ def check_request_namespace(text: str | None) -> str:
     """The namespace of a request. Missing or empty is FailedPrecondition, malformed is InvalidArgument."""
     if not text:
         raise FailedPrecondition("namespace is required")
-    return check_identifier(text, "namespace")
+    return _checked_namespace(text)
 
 
 def check_name(text: str, what: str) -> str:
@@ -91,6 +94,12 @@ def check_topic(text: str) -> str:
     for component in text[1:].split("/"):
         check_identifier(component, f"component of topic {quote(text)}")
     return text
+
+
+@lru_cache(1024)
+def _checked_namespace(text: str) -> str:
+    """Remembered, as every call names one; a refusal is not."""
+    return check_identifier(text, "namespace")
 
 
 def _digest_fault(text: str) -> str:

@@ -114,7 +114,7 @@ async def serve_connection(transport: Transport, service: Service, clock: Clock,
 class _Call:
     """A call under way; the Answer of submitted ones. Its outcome becomes one frame."""
 
-    __slots__ = ("_connection", "credit", "deadline", "done", "id", "more_credit", "scope", "withdrawn")
+    __slots__ = ("_connection", "credit", "deadline", "done", "id", "more_credit", "scope", "streaming", "withdrawn")
 
     def __init__(self, connection: _Connection, frame_id: int, context: Context) -> None:
         self._connection = connection
@@ -124,6 +124,7 @@ class _Call:
             self.deadline = trio.current_time() + max(0, context.timeout_ms) / 1000
         self.withdrawn = False
         self.done = False
+        self.streaming = False
         self.scope: trio.CancelScope | None = None
         self.credit = context.credit
         self.more_credit: trio.Event | None = None
@@ -138,7 +139,10 @@ class _Call:
         self.done = True
         connection = self._connection
         connection.calls.pop(self.id, None)
-        connection.answer(frame)
+        if self.streaming:
+            connection.queue_chunk(frame)  # a stream's answer says that its chunks have come: it goes after them
+        else:
+            connection.answer(frame)
         connection.room.set()
 
 
@@ -196,6 +200,14 @@ class _Connection:
         self._answer_bytes += len(frame)
         self._wake.set()
 
+    def queue_chunk(self, frame: bytes) -> None:
+        """Queue a frame of a stream; it leaves when no unary answer waits."""
+        self._chunks.append(frame)
+        self._chunk_bytes += len(frame)
+        if self._drained.is_set():
+            self._drained = trio.Event()
+        self._wake.set()
+
     # reading
 
     async def _read_forever(self) -> None:
@@ -219,6 +231,7 @@ class _Connection:
         if self._budget.exhausted() and self._reader.buffered:
             raise RemoteProtocolError("the server holds too many bytes of all its clients")
         began = self._clock.monotonic_ns()
+        served = 0
         while (frame := self._reader.next_frame()) is not None:
             if type(frame) is Request:
                 await self._serve(frame)
@@ -228,7 +241,9 @@ class _Connection:
                 self._cancel(frame.id)
             else:
                 raise RemoteProtocolError("a client sends requests, credits and cancellations only")
-            if self._answer_bytes > BATCH_BYTES or self._clock.monotonic_ns() - began > BATCH_NS:
+            served += 1
+            late = served % 16 == 0 and self._clock.monotonic_ns() - began > BATCH_NS
+            if late or self._answer_bytes > BATCH_BYTES:
                 await self._flush()
                 await trio.lowlevel.checkpoint()
                 began = self._clock.monotonic_ns()
@@ -294,6 +309,7 @@ class _Connection:
                     call.fail(ResourceExhausted(f"more than {self._limits.streams} streams on one connection"))
                     return
                 self._streams += 1
+                call.streaming = True
             assert isinstance(route, Task | Stream)
             self._nursery.start_soon(self._run_task, call, method, route, request, context)
 
@@ -345,12 +361,7 @@ class _Connection:
             while self._chunk_bytes > BATCH_BYTES:
                 await self._drained.wait()
             call.credit -= 1
-            chunk = encode_chunk(call.id, item)
-            self._chunks.append(chunk)
-            self._chunk_bytes += len(chunk)
-            if self._drained.is_set():
-                self._drained = trio.Event()
-            self._wake.set()
+            self.queue_chunk(encode_chunk(call.id, item))
             await trio.lowlevel.checkpoint()
 
         return emit

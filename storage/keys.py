@@ -28,6 +28,7 @@ from __future__ import annotations
 __all__ = ["RecordKind", "prefix_end"]
 
 from enum import Enum
+from functools import lru_cache
 
 _V = b"\x01"
 
@@ -61,6 +62,7 @@ QUEUE_FLOOR = _V + b"cqueue.floor"
 DIRTY = _V + b"cdirty"
 
 
+@lru_cache(4096)
 def count(namespace: str, kind: bytes) -> bytes:
     return _V + b"c#" + namespace.encode() + b"\x00" + kind
 
@@ -78,7 +80,9 @@ def all_records(name: str) -> bytes:
     return b"%br%b\x00" % (_V, name.encode())
 
 
+@lru_cache(4096)
 def records(name: str, kind: bytes) -> bytes:
+    """What every record of a kind in a namespace begins with. Remembered: every read and write needs it."""
     return b"%br%b\x00%b" % (_V, name.encode(), kind)
 
 

@@ -64,7 +64,7 @@ def references(namespace: str, record: msgspec.Struct) -> Iterator[Node]:
         yield Node(Kind.CONTENT, namespace, record.target.digest)
     if isinstance(record, Container) and record.snapshotter:
         yield Node(Kind.SNAPSHOT, namespace, f"{record.snapshotter}/{record.snapshot_key}")
-    if isinstance(record, Image | Container | ContentInfo):
+    if isinstance(record, Image | Container | ContentInfo) and record.labels:
         yield from _labelled(namespace, record.labels, _REF)
 
 

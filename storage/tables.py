@@ -61,6 +61,7 @@ class Table(Generic[R]):
 
     def __init__(self, kind: RecordKind, record: type[R], node: Kind, what: str) -> None:
         self.kind = kind
+        self._kind = kind.value  # an enum's value is a slow look-up
         self.node = node
         self.what = what
         self._decode = decoder(record).decode
@@ -90,7 +91,7 @@ class Table(Generic[R]):
         if await txn.get(key) is not None:
             raise AlreadyExists(f"{self.what} {quote(name)}")
         await ensure_namespace(txn, namespace)
-        await _count(txn, namespace, self.kind, 1)
+        await _count(txn, namespace, self._kind, 1)
         return self._put(txn, key, namespace, name, record)
 
     async def replace(self, txn: Transaction, namespace: str, name: str, record: R) -> msgspec.Raw:
@@ -110,7 +111,7 @@ class Table(Generic[R]):
             raise self.missing(name)
         record = self._decode(await read_record(txn, key, value))
         delete_record(txn, key, value)
-        await _count(txn, namespace, self.kind, -1)
+        await _count(txn, namespace, self._kind, -1)
         return record
 
     async def page(self, reader: Reader, namespace: str, after: str, limit: int) -> list[tuple[str, msgspec.Raw]]:
@@ -133,7 +134,7 @@ class Table(Generic[R]):
         return _number(await reader.get(keys.count(namespace, self.kind.value)))
 
     def _key(self, namespace: str, name: str) -> bytes:
-        return keys.records(namespace, self.kind.value) + name.encode()
+        return keys.records(namespace, self._kind) + name.encode()
 
     def _put(self, txn: Transaction, key: bytes, namespace: str, name: str, record: R) -> msgspec.Raw:
         payload = encode(record)
@@ -141,7 +142,7 @@ class Table(Generic[R]):
         txn.gained(Node(self.node, namespace, name))
         for target in references(namespace, record):
             txn.gained(target)
-        if isinstance(record, Image | Lease) and (expires := expiry_ns(record.labels)) is not None:
+        if isinstance(record, Image | Lease) and record.labels and (expires := expiry_ns(record.labels)) is not None:
             txn.expires(expires)
         return msgspec.Raw(payload)
 
@@ -315,8 +316,8 @@ async def next_generation(txn: Transaction) -> int:
     return generation
 
 
-async def _count(txn: Transaction, namespace: str, kind: RecordKind, change: int) -> None:
-    key = keys.count(namespace, kind.value)
+async def _count(txn: Transaction, namespace: str, kind: bytes, change: int) -> None:
+    key = keys.count(namespace, kind)
     txn.put(key, keys.number(_number(await txn.get(key)) + change))
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
 import trio
 
 import orlop
-from orlop.protocol import methods
-from orlop.protocol.errors import AlreadyExists, InvalidArgument, NotFound, NotImplemented
+from orlop.protocol import errors, methods
+from orlop.protocol.errors import AlreadyExists, InvalidArgument, NotFound
 from orlop.protocol.messages import CreateImage, ListImages, UpdateImage
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -34,6 +35,15 @@ async def names(store: orlop.Store) -> list[str]:
 
 def target_of(data: bytes) -> orlop.Descriptor:
     return orlop.Descriptor(MANIFEST, "sha256:" + hashlib.sha256(data).hexdigest(), len(data))
+
+
+async def outcome(call: Awaitable[object]) -> str:
+    """`ok`, or the class of the error."""
+    try:
+        await call
+    except errors.OrlopError as error:
+        return type(error).__name__
+    return "ok"
 
 
 # create and get ------------------------------------------------------------------------------------------
@@ -72,17 +82,13 @@ async def test_create_refuses_what_is_no_target(store: orlop.Store) -> None:
         orlop.Descriptor("", A.digest, 7),
         orlop.Descriptor(MANIFEST, "", 7),
     ):
-        with pytest.raises(InvalidArgument):
-            await store.images.create("i", target)
-            pytest.fail(f"accepted {target}")
+        assert await outcome(store.images.create("i", target)) == "InvalidArgument", target
     for row in DIGESTS:
         target = orlop.Descriptor(MANIFEST, row["digest"], 7)
         if row["ok"]:
             await store.images.create(row["digest"], target)
         else:
-            with pytest.raises(InvalidArgument):
-                await store.images.create("i", target)
-                pytest.fail(f"accepted {row}")
+            assert await outcome(store.images.create("i", target)) == "InvalidArgument", row
     assert await names(store) == sorted(row["digest"] for row in DIGESTS if row["ok"])
 
 
@@ -94,9 +100,7 @@ async def test_label_sizes_count_bytes_of_key_and_value(store: orlop.Store) -> N
             image = await store.images.create(f"n{number}", A, labels)
             assert image.labels == {key: value for key, value in labels.items() if value}, row
         else:
-            with pytest.raises(InvalidArgument):
-                await store.images.create(f"n{number}", A, labels)
-                pytest.fail(f"accepted {row}")
+            assert await outcome(store.images.create(f"n{number}", A, labels)) == "InvalidArgument", row
     assert (await store.images.create("empty pair", A, {"": ""})).labels == {}
 
 
@@ -205,9 +209,7 @@ async def test_annotation_paths_change_annotations_of_the_stored_target(store: o
     assert updated.target == orlop.Descriptor(A.media_type, A.digest, A.size, {"keep": "1", "x.y/z": "new"})
     assert updated.labels == {"a": "1"}
     updated = await store.images.update("i", target=body, mask=["annotations"])
-    assert updated.target == orlop.Descriptor(
-        A.media_type, A.digest, A.size, {"x.y/z": "new", "unselected": "9"}
-    )
+    assert updated.target == orlop.Descriptor(A.media_type, A.digest, A.size, {"x.y/z": "new", "unselected": "9"})
 
 
 async def test_the_path_target_replaces_it_as_a_whole_and_no_label(store: orlop.Store) -> None:
@@ -230,9 +232,10 @@ async def test_update_looks_for_the_record_before_the_paths(store: orlop.Store) 
 async def test_a_refused_path_undoes_those_before_it(store: orlop.Store) -> None:
     created = await store.images.create("i", A, {"a": "1"})
     for path in ("target.digest", "name", "created_at", "", "*", "labels[a]"):
-        with pytest.raises(InvalidArgument, match="i"):
-            await store.images.update("i", target=B, labels={"a": "2"}, mask=["labels.a", "target", path])
-            pytest.fail(f"accepted {path!r}")
+        assert (
+            await outcome(store.images.update("i", target=B, labels={"a": "2"}, mask=["labels.a", "target", path]))
+            == "InvalidArgument"
+        ), path
     assert await store.images.get("i") == created
 
 
@@ -425,5 +428,5 @@ async def test_a_list_of_2500_is_gapless_while_others_come_and_go(store: orlop.S
 
 async def test_filters_are_not_there_yet(store: orlop.Store) -> None:
     await store.images.create("i", A)
-    with pytest.raises(NotImplemented):
+    with pytest.raises(errors.NotImplemented):
         _ = [image async for image in store.images.list(["name==i"])]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import trio
 
 import orlop
 from orlop.protocol import errors
-from orlop.protocol.errors import AlreadyExists, InvalidArgument, NotFound, NotImplemented
+from orlop.protocol.errors import AlreadyExists, InvalidArgument, NotFound
 
 ROWS = json.loads((Path(__file__).parent.parent / "vectors" / "lease_resources.json").read_text())
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -45,6 +46,15 @@ async def ids(store: orlop.Store) -> list[str]:
 
 async def digests(store: orlop.Store) -> set[str]:
     return {info.digest async for info in store.content.list()}
+
+
+async def outcome(call: Awaitable[object]) -> str:
+    """`ok`, or the class of the error."""
+    try:
+        await call
+    except errors.OrlopError as error:
+        return type(error).__name__
+    return "ok"
 
 
 # the record ----------------------------------------------------------------------------------------------
@@ -135,7 +145,7 @@ async def test_an_absent_lease_is_not_found(store: orlop.Store) -> None:
 
 
 async def test_filters_are_not_there_yet(store: orlop.Store) -> None:
-    with pytest.raises(NotImplemented):
+    with pytest.raises(errors.NotImplemented):
         _ = [lease async for lease in store.leases.list(["id==l"])]
 
 
@@ -151,9 +161,7 @@ async def test_adding_resources_goes_by_the_table(store: orlop.Store) -> None:
             await store.leases.add("l", entry)
             expected.append((row["type"], row["id"]))
         else:
-            with pytest.raises(getattr(errors, row["add"])):
-                await store.leases.add("l", entry)
-                pytest.fail(f"accepted {row}")
+            assert await outcome(store.leases.add("l", entry)) == row["add"], row
     assert sorted(await held(store, "l")) == sorted(expected)
 
 
@@ -167,9 +175,7 @@ async def test_removing_resources_goes_by_the_table(store: orlop.Store) -> None:
             await store.leases.add("l", entry)
             await store.leases.remove("l", entry)
         else:
-            with pytest.raises(getattr(errors, row["delete"])):
-                await store.leases.remove("l", entry)
-                pytest.fail(f"accepted {row}")
+            assert await outcome(store.leases.remove("l", entry)) == row["delete"], row
     assert await held(store, "l") == [("images", "stays")]
 
 
@@ -182,7 +188,7 @@ async def test_a_resource_needs_an_id_and_a_snapshotter(store: orlop.Store) -> N
             await store.leases.add("l", resource(type_, id_))
         with pytest.raises(InvalidArgument):
             await store.leases.remove("l", resource(type_, id_))
-    with pytest.raises(NotImplemented):
+    with pytest.raises(errors.NotImplemented):
         await store.leases.add("l", resource("", "k"))
     assert await held(store, "l") == []
 

@@ -6,6 +6,7 @@ Source: spec metadata 8, tests/vectors/masks.json.
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ LABELS = {"a": "1"}
 NEW = {"a": "2", "new": "2", "a.b/c": "2"}
 
 
-async def outcome(call) -> str:
+async def outcome(call: Awaitable[object]) -> str:
+    """`ok`, or the class of the error."""
     try:
         await call
     except errors.OrlopError as error:

@@ -9,9 +9,9 @@ Source: DESIGN 9; the public MessagePack-RPC specification.
 from __future__ import annotations
 
 import random
+import resource
 import socket
 import struct
-import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ BLOB_DIGEST = f"sha256:{sha256(BLOB).hexdigest()}"
 SMALL_DIGEST = f"sha256:{sha256(b'small').hexdigest()}"
 HELLO_LIMIT = 64 * 1024
 FRAME_LIMIT = 1024 * 1024
+ALLOWED_GROWTH = 64 * 1024 * 1024  # a budget of 8 MiB, and room for the allocator
 
 
 @pytest.fixture(params=["unix", "tcp"])
@@ -295,13 +296,19 @@ async def test_a_write_of_1_mib_is_no_long_frame(served: Served) -> None:
 
 @pytest.mark.parametrize("before", [b"", b"\x81\xa1x"], ids=["for the arguments", "in an unknown field"])
 async def test_deep_nesting_is_an_error_answer(served: Served, before: bytes) -> None:
-    for depth in (100, 500, 1_000, 10_000, 200_000):
+    for depth in (100, 500, 1_000, 10_000):
         async with served.raw() as client:
             await client.send(head(7, "images.list") + b"\x92" + before + b"\x91" * depth + b"\xc0\x80")
             said = await client.frame()
             assert said[:2] == [1, 7], depth
             if depth > 500 or not before:
                 assert said[2]["code"] == "InvalidArgument", depth
+
+
+async def test_nesting_that_never_ends_does_not_get_far(served: Served) -> None:
+    async with served.raw() as client:
+        await client.try_send(head(7, "images.list") + b"\x91" * (2 * FRAME_LIMIT))
+        await client.ends()
 
 
 async def test_an_unknown_method_is_answered_and_the_connection_goes_on(served: Served) -> None:
@@ -410,8 +417,8 @@ async def test_an_id_that_is_in_flight_is_not_given_twice(served: Served) -> Non
         await client.request(5, "events.subscribe")
         await client.request(5, "events.subscribe")
         said = await client.ends()
-    assert [frame[:2] for frame in said] == [[1, 5]]
-    assert said[0][2] is not None
+    assert [frame[0] for frame in said] == [1]
+    assert "id 5" in said[0][2]["message"]
 
 
 async def test_an_id_is_free_again_once_it_is_answered(served: Served) -> None:
@@ -484,12 +491,13 @@ async def test_a_write_at_a_wrong_offset_is_refused_and_the_writer_goes_on(serve
 
 
 async def test_a_client_that_never_reads_is_no_longer_read_and_slows_nobody(served: Served) -> None:
-    questions = request(5, "content.info", {"digest": SMALL_DIGEST}) * 1000
+    question = request(5, "content.info", {"digest": SMALL_DIGEST})
+    questions = question * 1000
     async with served.raw() as deaf:
         taken = 0
         with trio.move_on_after(1.0):
             while taken < 32 * FRAME_LIMIT:
-                taken += await deaf.stream.socket.send(questions)
+                taken += await deaf.stream.socket.send(questions[taken % len(question) :])
         assert taken < 32 * FRAME_LIMIT, "the server goes on reading from a client that takes no answers"
         async with served.good() as store:
             with trio.fail_after(1.0):
@@ -508,43 +516,41 @@ async def test_streams_that_nobody_reads_wait_for_their_reader(served: Served) -
                     await store.content.info(SMALL_DIGEST)
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no way to see this process's memory")
 async def test_answers_that_nobody_takes_stay_within_the_budget_of_the_process(served: Served) -> None:
     """One read can bring 1,000 questions of 60 bytes; each may be answered by a page of a megabyte."""
-    budget_bytes, slack_bytes = 8 * FRAME_LIMIT, 12 * FRAME_LIMIT
     store = served.running.store.in_namespace("wide")
     small = await store.content.put(b"wide")
     target = orlop.Descriptor("text/plain", small.digest, small.size)
+    names = [f"i{number}" for number in range(200)]
     async with trio.open_nursery() as nursery:
-        for number in range(200):
-            nursery.start_soon(store.images.create, f"i{number}", target, {"k": "x" * 3000})
+        for name in names:
+            nursery.start_soon(store.images.create, name, target, {"k": "x" * 3500})
+    # 400 pages of 700 kB: 280 MB if all were made at once.
+    questions = [request(n, "images.list", {"limit": 200}, namespace="wide") for n in range(400)]
+    clock, grown = real_world().clock, 0
     listener = await real_world().network.listen(Address(host="127.0.0.1", port=0))
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                serve_listener, listener, served.running.service, real_world().clock, Budget(budget_bytes)
-            )
-            async with raw_client(listener.address) as deaf:
-                await deaf.call("hello", {"protocols": [1]})
-                tracemalloc.start()
-                try:
-                    # 100 pages of 600 kB: 60 MB if all were answered at once.
-                    questions = [request(n, "images.list", {"limit": 200}, namespace="wide") for n in range(100)]
-                    await deaf.try_send(b"".join(questions))
-                    held = 0
-                    for _ in range(20):
-                        await served.running.store.content.info(SMALL_DIGEST)
-                        await trio.sleep(0.02)
-                        held = max(held, tracemalloc.get_traced_memory()[0])
-                finally:
-                    tracemalloc.stop()
-            nursery.cancel_scope.cancel()
-    finally:
-        await listener.close()
-        for number in range(200):
-            await store.images.delete(f"i{number}")
-        await store.collect()
-        await served.running.store.namespaces.delete("wide")
-    assert held < budget_bytes + slack_bytes
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_listener, listener, served.running.service, clock, Budget(8 * FRAME_LIMIT))
+        async with raw_client(listener.address) as deaf:
+            await deaf.call("hello", {"protocols": [1]})
+            before = resident_bytes()
+            await deaf.try_send(b"".join(questions))
+            with trio.move_on_after(1.0):
+                while grown < ALLOWED_GROWTH:
+                    await trio.sleep(0.01)
+                    grown = resident_bytes() - before
+        nursery.cancel_scope.cancel()
+    await listener.close()
+    for name in names:
+        await store.images.delete(name)
+    await store.collect()
+    await store.namespaces.delete("wide")
+    assert grown < ALLOWED_GROWTH
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 async def test_cancel_ends_a_stream(served: Served) -> None:
