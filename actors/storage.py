@@ -207,8 +207,8 @@ class StorageActor:
         self._open = _Group(1, commit)
         self._ready = trio.Event()
         self._room = trio.Event()
+        self._outstanding = 0  # handed over and not answered
         self._idle = trio.Event()
-        self._idle.set()
         self._last_ns = 0
         self._recovering = False
         self._writing: _Group | None = None
@@ -229,10 +229,15 @@ class StorageActor:
 
     async def submit(self, submission: Submission[Any]) -> None:
         """Hand a transaction over; its answer is called later. Cancellation: not handed over."""
+        self._outstanding += 1
         try:
             self._send.send_nowait(submission)
         except trio.WouldBlock:
-            await self._send.send(submission)
+            try:
+                await self._send.send(submission)
+            except BaseException:
+                self._answered(1)
+                raise
 
     def listen(self, listener: Callable[[Durable], None]) -> None:
         """`listener` is called after each group, when its callers are answered. It may neither await nor send."""
@@ -286,10 +291,11 @@ class StorageActor:
             nursery.start_soon(self._commit_forever)
 
     async def wait_idle(self) -> None:
-        """Until everything that was handed over is answered."""
-        while self._send.statistics().current_buffer_used or not self._idle.is_set():
+        """Until everything that was handed over is answered, and the store can be written to."""
+        while self._outstanding or self._recovering:
+            if self._idle.is_set():
+                self._idle = trio.Event()
             await self._idle.wait()
-            await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
         """Retire the view; call when `run` has ended. The key-value store is the opener's to close."""
@@ -329,9 +335,9 @@ class StorageActor:
             if submission.completion is not None:
                 submission.completion(False)
             answer.fail(refused)
+            self._answered(1)
             return
         group = self._open
-        self._idle = trio.Event() if self._idle.is_set() else self._idle
         txn = OverlayTransaction(self._view.snapshot, self._overlay, self._now_ns(), group.last_commit + 1)
         result: object = None
         error: BaseException | None = None
@@ -417,8 +423,7 @@ class StorageActor:
             )
             for listener in self._listeners:
                 listener(news)
-        if not self._open.planned and self._writing is None:
-            self._idle.set()
+        self._answered(len(group.planned))
 
     async def _recover(self, failed: _Group, failure: WriteFailed) -> None:
         """The poison rule: never write again on a handle that failed once."""
@@ -446,17 +451,21 @@ class StorageActor:
         self._view.number = self._durable = found
         self._open.last_commit = found
         self._recovering = False
-        if not self._open.planned:
-            self._idle.set()
+        self._answered(0)
         log.warning("the store was reopened", commit=found)
 
-    @staticmethod
-    def _refuse(group: _Group, done: bool | None, error: OrlopError) -> None:
+    def _refuse(self, group: _Group, done: bool | None, error: OrlopError) -> None:
         for planned in group.planned:
             if planned.submission.completion is not None:
                 planned.submission.completion(done)
         for planned in group.planned:
             planned.submission.answer.fail(error)
+        self._answered(len(group.planned))
+
+    def _answered(self, count: int) -> None:
+        self._outstanding -= count
+        if not self._outstanding and not self._recovering:
+            self._idle.set()
 
     def _now_ns(self) -> int:
         now = self._world.clock.now_ns()

@@ -101,5 +101,3 @@ def _descriptors() -> dict[str, str]:
         if not path.startswith(("/proc/", "/dev/", "anon_inode:")):
             found[fd] = path
     return found
-
-
