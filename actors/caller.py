@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from ..protocol.api import BlobReader
+from ..protocol.calls import check_call
 from ..protocol.errors import DeadlineExceeded
 from ..protocol.identifiers import check_request_namespace
 from ..protocol.messages import Context, Welcome
@@ -34,7 +35,7 @@ class LocalCaller:
         return self._service.welcome()
 
     async def call(self, method: Method[Q, Any], request: Q, context: Context) -> Any:
-        route = self._enter(method, context)
+        route, request, context = self._enter(method, request, context)
         if context.timeout_ms is None:
             result = await self._run(route, request, context)
         else:
@@ -46,7 +47,7 @@ class LocalCaller:
 
     @asynccontextmanager
     async def stream(self, method: Method[Q, Any], request: Q, context: Context) -> AsyncIterator[_LocalStream]:
-        route = self._enter(method, context)
+        route, request, context = self._enter(method, request, context)
         assert isinstance(route, Stream)
         send, receive = trio.open_memory_channel[Any](0)
         stream = _LocalStream(method, receive)
@@ -77,11 +78,13 @@ class LocalCaller:
         async with self._service.reading(digest, context) as (size, read):
             yield _LocalBlob(size, read)
 
-    def _enter(self, method: Method[Any, Any], context: Context) -> Any:
+    def _enter(self, method: Method[Any, Any], request: Any, context: Context) -> tuple[Any, Any, Context]:
+        """The route of a call, and its arguments as they would be had they come over a socket."""
+        request, context = check_call(method, request, context)
         self._service.check_open()
         if method.namespaced:
             check_request_namespace(context.namespace)
-        return self._service.routes[method]
+        return self._service.routes[method], request, context
 
     async def _run(self, route: Any, request: Any, context: Context) -> Any:
         if isinstance(route, PointRead):

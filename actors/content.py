@@ -50,17 +50,15 @@ from ..protocol.world import Work, World
 from ..storage.blobs import ledger
 from ..storage.blobs.local import LocalBlobs, disk_error
 from ..storage.engine import Engine, Kind, Node, Transaction
+from ..storage.lease_entries import join_lease, leave_lease
 from ..storage.references import may_free
 from ..storage.tables import (
     CONTENT,
     INGESTS,
     IngestRecord,
-    add_lease_resource,
     append_event,
-    check_lease,
     ensure_namespace,
     next_generation,
-    remove_lease_resource,
 )
 from .actor import Plan
 from .filtering import refuse_filters
@@ -95,7 +93,7 @@ async def delete(txn: Transaction, request: DeleteContent, context: Context) -> 
     check_digest(request.digest)
     namespace = context.namespace or ""
     await drop_content(txn, namespace, request.digest)
-    await remove_lease_resource(txn, namespace, context.lease, LeaseResource(request.digest, "content"))
+    await leave_lease(txn, namespace, context.lease, LeaseResource(request.digest, "content"))
     txn.made_garbage()
     await append_event(txn, namespace, ContentDelete(request.digest))
     return Empty()
@@ -146,9 +144,7 @@ async def _record(
     """The namespace's record of a live blob. One that is there keeps its labels, and the lease gets its entry."""
     namespace = context.namespace or ""
     labels = stored_labels(labels)
-    if context.lease is not None:
-        await check_lease(txn, namespace, context.lease)
-        await add_lease_resource(txn, namespace, context.lease, LeaseResource(digest, "content"))
+    await join_lease(txn, namespace, context.lease, LeaseResource(digest, "content"))
     if await CONTENT.find(txn, namespace, digest) is not None:
         return Rejected(AlreadyExists(f"content {digest}"))
     info = ContentInfo(digest, blob.size, labels, txn.now_ns, txn.now_ns)
@@ -161,7 +157,7 @@ async def _record(
 async def abort(txn: Transaction, request: AbortIngest, context: Context) -> Empty:
     namespace = context.namespace or ""
     record = await INGESTS.remove(txn, namespace, request.ref)
-    await remove_lease_resource(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
+    await leave_lease(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
     await ledger.drop_ingest_files(txn, record)
     return Empty()
 
@@ -487,18 +483,13 @@ class ContentActor:
 async def _open_plan(txn: Transaction, request: OpenIngest, context: Context) -> tuple[IngestRecord, bool] | Rejected:
     """The ingest's record, and whether it starts from nothing."""
     namespace = context.namespace or ""
-    if context.lease is not None:
-        await check_lease(txn, namespace, context.lease)
     if request.expected and await CONTENT.find(txn, namespace, request.expected) is not None:
-        if context.lease is not None:
-            resource = LeaseResource(request.expected, "content")
-            await add_lease_resource(txn, namespace, context.lease, resource)
+        await join_lease(txn, namespace, context.lease, LeaseResource(request.expected, "content"))
         return Rejected(AlreadyExists(f"content {request.expected}"))
     expires = None if context.lease is not None else txn.now_ns + INGEST_LIFE_NS
-    if context.lease is not None:
-        await add_lease_resource(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
-    else:
-        txn.expires(txn.now_ns + INGEST_LIFE_NS)
+    await join_lease(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
+    if expires is not None:
+        txn.expires(expires)
     found = await INGESTS.find(txn, namespace, request.ref)
     fresh = found is None or bool(request.size and found.total and request.size != found.total)
     if found is None:
@@ -582,7 +573,7 @@ async def _end_ingest(txn: Transaction, record: IngestRecord, context: Context) 
     namespace = context.namespace or ""
     await _same_ingest(txn, namespace, record)
     await INGESTS.remove(txn, namespace, record.ref)
-    await remove_lease_resource(txn, namespace, context.lease, LeaseResource(record.ref, "ingests"))
+    await leave_lease(txn, namespace, context.lease, LeaseResource(record.ref, "ingests"))
 
 
 def _wrong_digest(found: str, expected: str) -> FailedPrecondition:

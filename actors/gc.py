@@ -32,6 +32,7 @@ from ..storage import tables
 from ..storage.blobs import ledger
 from ..storage.collection import clear_dirty, dirty_mark
 from ..storage.engine import Kind, Transaction, View
+from ..storage.lease_entries import end_lease, page_entries, pay_owed
 from ..storage.references import (
     back_references,
     expiry_ns,
@@ -52,6 +53,7 @@ PAUSE_S = 0.1  # after a delete, so that a burst of them is one collection
 RETRY_S = 5.0  # after a collection that failed
 _SLICE_RECORDS = 500
 _SWEEP_AT_ONCE = 100
+_OWED_AT_ONCE = 500
 _MARKER = b"containerd.io/gc."
 
 
@@ -205,6 +207,8 @@ class Collector:
         self._next_expiry_ns = None
         with self._storage.view() as view:
             dirty = await dirty_mark(view)
+        while await self._storage.transact(lambda txn: pay_owed(txn, _OWED_AT_ONCE)):
+            pass
         removed = _Counts()
         after = ""
         while True:
@@ -284,7 +288,7 @@ class Collector:
         flat = is_flat(lease)
         cursor = b""
         while True:
-            page = await tables.page_lease_resources(view, namespace, lease.id, cursor, _SLICE_RECORDS)
+            page = await page_entries(view, namespace, lease, cursor, _SLICE_RECORDS)
             for _, resource in page:
                 node = resource_node(namespace, resource.type, resource.id)
                 if node is not None:
@@ -316,24 +320,8 @@ class Collector:
 
         for at in range(0, len(order), _SWEEP_AT_ONCE):
             batch = [vertex for vertex in order[at : at + _SWEEP_AT_ONCE] if vertex in graph.sweepable]
-            for vertex in batch:
-                if vertex.kind is Kind.LEASE:
-                    await self._empty_lease(namespace, vertex.name)
             if batch:
                 await self._storage.transact(sweep)
-
-    async def _empty_lease(self, namespace: str, lease: str) -> None:
-        """An expired lease protects nothing; its entries go in slices, then it goes itself."""
-        now = self._world.clock.now_ns()
-
-        async def trim(txn: Transaction) -> bool:
-            lease_now = await tables.LEASES.find(txn, namespace, lease)
-            if lease_now is None or is_root(lease_now, now):  # another one has its name by now
-                return False
-            return await tables.trim_lease_resources(txn, namespace, lease, 500)
-
-        while await self._storage.transact(trim):
-            pass
 
     async def _drop_unheld(self, removed: _Counts) -> None:
         """Blobs that no namespace holds: the record goes and the file is queued, in one transaction."""
@@ -392,7 +380,7 @@ async def _remove(txn: Transaction, namespace: str, vertex: _Vertex) -> bool:
     else:
         if await tables.LEASES.find(txn, namespace, name) is None:
             return False
-        await tables.LEASES.remove(txn, namespace, name)
+        await end_lease(txn, namespace, name, inline=5)
     return True
 
 

@@ -21,13 +21,11 @@ from ..protocol.messages import (
 )
 from ..protocol.records import Descriptor, Image, ImageCreate, ImageDelete, ImageUpdate, LeaseResource
 from ..storage.engine import Engine, Transaction
+from ..storage.lease_entries import join_lease, leave_lease
 from ..storage.references import may_free
 from ..storage.tables import (
     IMAGES,
-    add_lease_resource,
     append_event,
-    check_lease,
-    remove_lease_resource,
 )
 from .actor import Plan
 from .filtering import refuse_filters
@@ -64,7 +62,7 @@ async def update(txn: Transaction, request: UpdateImage, context: Context) -> ms
 
 async def delete(txn: Transaction, request: DeleteImage, context: Context) -> Empty:
     namespace = context.namespace or ""
-    await remove_lease_resource(txn, namespace, context.lease, LeaseResource(request.name, "images"))
+    await leave_lease(txn, namespace, context.lease, LeaseResource(request.name, "images"))
     removed = await IMAGES.remove(txn, namespace, request.name)
     if request.target and removed.target.digest != request.target:
         raise NotFound(f"image {quote(request.name)} with digest {request.target} (it has {removed.target.digest})")
@@ -138,8 +136,7 @@ async def _join_lease(
 ) -> None:
     """An image joins the request's lease only if it carries the expire label. Source: spec metadata 12.6."""
     if lease is not None and GC_EXPIRE in labels:
-        await check_lease(txn, namespace, lease)
-        await add_lease_resource(txn, namespace, lease, LeaseResource(name, "images"))
+        await join_lease(txn, namespace, lease, LeaseResource(name, "images"))
 
 
 PLANS: Mapping[type[msgspec.Struct], Plan] = {

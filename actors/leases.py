@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..protocol.errors import FailedPrecondition, InvalidArgument
+from ..protocol.errors import InvalidArgument
 from ..protocol.errors import NotImplemented as UnknownResource
 from ..protocol.identifiers import check_digest, check_name, quote
 from ..protocol.labels import stored_labels
@@ -26,19 +26,12 @@ from ..protocol.messages import (
 )
 from ..protocol.records import Lease, LeaseResource
 from ..storage.engine import Engine, Transaction
-from ..storage.tables import (
-    LEASES,
-    add_lease_resource,
-    clear_lease_resources,
-    page_lease_resources,
-    remove_lease_resource,
-)
+from ..storage.lease_entries import end_lease, join_lease, leave_lease, page_entries
+from ..storage.tables import LEASES
 from .actor import Plan
 from .filtering import refuse_filters
 
 __all__ = ["PLANS", "check_resource", "get", "lease_id", "list_page", "resources_page"]
-
-_MOST_ENTRIES = 900  # that go with their lease in one transaction
 
 
 def lease_id(now_ns: int, token: bytes) -> str:
@@ -53,14 +46,7 @@ async def create(txn: Transaction, request: CreateLease, context: Context) -> ms
 
 
 async def delete(txn: Transaction, request: DeleteLease, context: Context) -> Empty:
-    namespace = context.namespace or ""
-    await LEASES.remove(txn, namespace, request.id)
-    if not await clear_lease_resources(txn, namespace, request.id, _MOST_ENTRIES):
-        raise FailedPrecondition(
-            f"lease {quote(request.id)} has more than {_MOST_ENTRIES} resources",
-            hint="remove some of its resources first",
-        )
-    txn.made_garbage()
+    await end_lease(txn, context.namespace or "", request.id)
     return Empty()
 
 
@@ -68,7 +54,7 @@ async def add(txn: Transaction, request: AddLeaseResource, context: Context) -> 
     namespace = context.namespace or ""
     await LEASES.get(txn, namespace, request.id)
     check_resource(request.resource)
-    await add_lease_resource(txn, namespace, request.id, request.resource)
+    await join_lease(txn, namespace, request.id, request.resource)
     return Empty()
 
 
@@ -76,7 +62,7 @@ async def remove(txn: Transaction, request: DeleteLeaseResource, context: Contex
     namespace = context.namespace or ""
     await LEASES.get(txn, namespace, request.id)
     check_resource(request.resource)
-    await remove_lease_resource(txn, namespace, request.id, request.resource)
+    await leave_lease(txn, namespace, request.id, request.resource)
     txn.made_garbage()
     return Empty()
 
@@ -116,8 +102,8 @@ async def resources_page(engine: Engine, request: ListLeaseResources, context: C
     except ValueError:
         raise InvalidArgument("the cursor is not one that this list gave") from None
     with engine.view() as view:
-        await LEASES.get(view, namespace, request.id)
-        found = await page_lease_resources(view, namespace, request.id, after, request.limit)
+        lease = await LEASES.get(view, namespace, request.id)
+        found = await page_entries(view, namespace, lease, after, request.limit)
     cursor = base64.urlsafe_b64encode(found[-1][0]).decode() if len(found) == request.limit else ""
     return ResourcePage([resource for _, resource in found], cursor)
 

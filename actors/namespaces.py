@@ -36,10 +36,9 @@ async def create(txn: Transaction, request: CreateNamespace, _: Context) -> Name
     labels = stored_labels(request.labels)
     if await tables.find_namespace(txn, request.name) is not None:
         raise AlreadyExists(f"namespace {quote(request.name)}")
-    namespace = Namespace(request.name, labels)
-    await tables.put_namespace(txn, namespace)
+    await tables.put_namespace(txn, Namespace(request.name, labels))
     await tables.append_event(txn, request.name, NamespaceCreate(request.name, request.labels))
-    return namespace
+    return Namespace(request.name, request.labels)  # as sent, also what an empty value keeps from being stored
 
 
 async def update(txn: Transaction, request: UpdateNamespace, _: Context) -> Namespace:

@@ -28,7 +28,10 @@ __all__ = ["parse_address", "real_world"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_RECEIVE_BYTES = 256 * 1024
+# A receive buffer is allocated for every read. Above malloc's threshold that means fresh pages from the kernel
+# each time, so the large one is only for peers that just filled the small one.
+_RECEIVE_BYTES = 16 * 1024
+_RECEIVE_MORE_BYTES = 512 * 1024
 _MAX_DESCRIPTORS = 64
 _SYNC_FILE_RANGE_WRITE = 2
 
@@ -151,14 +154,18 @@ class SocketTransport:
         # trio's socket is non-blocking already; this view of it can be written to without a checkpoint.
         self._raw = socket.socket(fileno=os.dup(sock.fileno()))
         self._raw.setblocking(False)
+        self._want = _RECEIVE_BYTES
         self._ancillary_bytes = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 
     async def receive(self) -> tuple[bytes, list[int]]:
         if not self.descriptors:
-            return await self._socket.recv(_RECEIVE_BYTES), []
+            data = await self._socket.recv(self._want)
+            self._want = _RECEIVE_MORE_BYTES if len(data) >= _RECEIVE_BYTES else _RECEIVE_BYTES
+            return data, []
         data, ancillary, flags, _ = await self._socket.recvmsg(
-            _RECEIVE_BYTES, self._ancillary_bytes, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            self._want, self._ancillary_bytes, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
         )
+        self._want = _RECEIVE_MORE_BYTES if len(data) >= _RECEIVE_BYTES else _RECEIVE_BYTES
         if not ancillary:
             return data, []
         fds = array.array("i")

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from .api import BlobReader, Store
+from .calls import encode_call
 from .errors import (
     DataLoss,
     DeadlineExceeded,
@@ -36,7 +37,6 @@ from .wire import (
     Response,
     encode_cancel,
     encode_credit,
-    encode_request,
 )
 from .world import Address, Transport, Work, World
 
@@ -139,8 +139,9 @@ class Client:
     async def stream(self, method: Method[Q, Any], request: Q, context: Context) -> AsyncIterator[_Chunks]:
         context = msgspec.structs.replace(context, credit=CREDIT)
         await self._slots.acquire()
-        frame_id, pending = self._send_request(method, request, context)
+        frame_id = 0
         try:
+            frame_id, pending = self._send_request(method, request, context)
             yield _Chunks(self, frame_id, pending)
         finally:
             self._forget(frame_id)
@@ -153,9 +154,9 @@ class Client:
             yield _StreamedBlob(self, digest, info.size, context)
             return
         await self._slots.acquire()
-        frame_id, pending = self._send_request(CONTENT_OPEN, OpenContent(digest), context)
-        fd = -1
+        frame_id, fd = 0, -1
         try:
+            frame_id, pending = self._send_request(CONTENT_OPEN, OpenContent(digest), context)
             await self._wait(pending)
             opened = self._opened(pending)
             if opened.descriptor:
@@ -180,8 +181,9 @@ class Client:
             self._slots.acquire_nowait()
         else:
             await self._slots.acquire()
-        frame_id, pending = self._send_request(method, request, context)
+        frame_id = 0
         try:
+            frame_id, pending = self._send_request(method, request, context)
             if context.timeout_ms is None:
                 await self._wait(pending)
             else:
@@ -203,7 +205,7 @@ class Client:
         frame_id = self._next_id
         self._next_id = frame_id + 1 if frame_id < 2**32 - 1 else 1
         pending = _Pending(method)
-        frame = encode_request(frame_id, method.name, request, context)
+        frame = encode_call(frame_id, method, request, context)
         alone = not self._pending and not self._out and not self._sending
         self._pending[frame_id] = pending
         self._post(frame, alone)

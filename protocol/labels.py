@@ -74,8 +74,8 @@ def merge_map(
 ) -> dict[str, str]:
     """Apply the mask paths that concern the map `field` and return the new map.
 
-    No mask (or an empty one), or the path `field` itself, replaces the map; `field.<key>` sets that key, or removes it when it
-    is absent or empty in `given`. Everything after the first dot is the key, dots included.
+    No mask (or an empty one), or the path `field` itself, replaces the map; `field.<key>` sets that key, or
+    removes it when it is absent or empty in `given`. Everything after the first dot is the key, dots included.
     """
     if not paths:
         return {key: value for key, value in given.items() if value}

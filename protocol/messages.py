@@ -324,7 +324,7 @@ class EventsPage(msgspec.Struct, frozen=True):
 class SubscribeEvents(msgspec.Struct, frozen=True):
     """Stream of events after the sequence number `after`; None: only what happens from now on."""
 
-    after: int | None = None
+    after: Size | None = None
     filters: list[str] = []
 
 

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 import trio
 
+from .calls import decode_call
 from .errors import (
     Canceled,
     DeadlineExceeded,
@@ -55,11 +56,6 @@ BATCH_BYTES = 256 * 1024
 HELLO_TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 1024
 BUDGET_BYTES = 256 * 1024 * 1024
-
-_DECODERS: dict[str, tuple[Method[Any, Any], msgspec.msgpack.Decoder[Any]]] = {
-    name: (method, msgspec.msgpack.Decoder(tuple[method.request, Context]))  # type: ignore[name-defined]  # a type made at run time
-    for name, method in METHODS.items()
-}
 
 
 class Budget:
@@ -251,19 +247,14 @@ class _Connection:
         return True
 
     async def _serve(self, frame: Request) -> None:
-        known = _DECODERS.get(frame.method)
-        if known is None:
+        method = METHODS.get(frame.method)
+        if method is None:
             self._refuse(frame.id, UnknownMethod(f"method {frame.method[:80]!r}"))
             return
-        method, decoder = known
         if len(frame.params) > self._limits.request_bytes and not method.large:
             raise RemoteProtocolError(f"{method.name}: a request of {len(frame.params)} bytes", frame.id)
         try:
-            request, context = decoder.decode(frame.params)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            self._refuse(frame.id, InvalidArgument(f"{method.name}: {error}"))
-            return
-        try:
+            request, context = decode_call(method, frame.params)
             if method is HELLO or not self._greeted:
                 self._greet(frame.id, method, request)
                 return

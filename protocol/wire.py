@@ -37,7 +37,6 @@ __all__ = [
     "RemoteProtocolError",
     "Request",
     "Response",
-    "decode_params",
     "encode_cancel",
     "encode_chunk",
     "encode_credit",
@@ -211,13 +210,6 @@ def _id_of(head: bytes) -> int | None:
     except (msgpack.OutOfData, ValueError):
         return None
     return value if type(value) is int and 0 <= value < 2**32 else None
-
-
-def decode_params(
-    decoder: msgspec.msgpack.Decoder[tuple[msgspec.Struct, Context]], params: msgspec.Raw
-) -> tuple[msgspec.Struct, Context]:
-    """Arguments and context of a request, typed. Raises msgspec.MsgspecError with the path of the fault."""
-    return decoder.decode(params)
 
 
 def encode_request(frame_id: int, method: str, arguments: msgspec.Struct, context: Context) -> bytes:

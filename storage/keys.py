@@ -10,7 +10,8 @@ Every key starts with the schema's version (one byte) and a region (one byte):
          k id            Container
          l id            Lease
          w ref           ingest
-    01 s <namespace> 00 <lease> <resource> entries of a lease (both escaped)
+    01 s <namespace> 00 <lease> <created> 01 <type> <id>
+                                           entries of one life of a lease (names before others are escaped)
     01 p <record's key> <part>             further parts of a record over 64 KiB
     01 B <digest>                          the backend's blob: size, generation, holders
     01 D <digest>                          bytes of a small blob
@@ -59,6 +60,8 @@ JOURNAL_FLOOR = _V + b"cjournal.floor"
 GENERATION = _V + b"cgeneration"
 QUEUE_HEAD = _V + b"cqueue.head"
 QUEUE_FLOOR = _V + b"cqueue.floor"
+OWED_HEAD = _V + b"cowed.head"
+OWED_FLOOR = _V + b"cowed.floor"
 DIRTY = _V + b"cdirty"
 
 
@@ -76,10 +79,6 @@ def namespace(name: str) -> bytes:
     return NAMESPACES + name.encode()
 
 
-def all_records(name: str) -> bytes:
-    return b"%br%b\x00" % (_V, name.encode())
-
-
 @lru_cache(4096)
 def records(name: str, kind: bytes) -> bytes:
     """What every record of a kind in a namespace begins with. Remembered: every read and write needs it."""
@@ -90,17 +89,14 @@ def part(record_key: bytes, index: int) -> bytes:
     return _V + b"p" + record_key + index.to_bytes(2, "big")
 
 
-def all_lease_entries(namespace: str) -> bytes:
-    """Ends in 00, so `prefix_end` works; the separator keeps namespaces apart."""
-    return b"%bs%b\x00" % (_V, namespace.encode())
+def lease_entries(namespace: str, lease: str, created_at: int) -> bytes:
+    """Ends in 01, so `prefix_end` works."""
+    return b"%bs%b\x00%b%b\x01" % (_V, namespace.encode(), _escape(lease), number(created_at))
 
 
-def lease_entries(namespace: str, lease: str) -> bytes:
-    return b"%bs%b\x00%b" % (_V, namespace.encode(), _escape(lease))
-
-
-def lease_entry(namespace: str, lease: str, resource_type: str, resource_id: str) -> bytes:
-    return lease_entries(namespace, lease) + _escape(resource_type) + resource_id.encode()
+def lease_entry(resource_type: str, resource_id: str) -> bytes:
+    """What follows the prefix of a lease's entries."""
+    return _escape(resource_type) + resource_id.encode()
 
 
 def _escape(text: str) -> bytes:

@@ -8,32 +8,27 @@ from __future__ import annotations
 
 from ..protocol.errors import FailedPrecondition
 from ..protocol.identifiers import quote
-from . import keys
 from .blobs.ledger import drop_ingest_files
 from .engine import MAX_TRANSACTION_WRITES, Transaction
+from .lease_entries import end_lease
 from .tables import INGESTS, LEASES
 
 __all__ = ["drop_leftovers"]
 
-_MOST = MAX_TRANSACTION_WRITES // 5  # an ingest costs up to four writes
+_WRITES_LEASE, _WRITES_INGEST = 2, 3  # at most, for each
+_MOST = (MAX_TRANSACTION_WRITES - 50) // _WRITES_LEASE
 
 
 async def drop_leftovers(txn: Transaction, namespace: str) -> None:
     """Raises FailedPrecondition when there are too many."""
     leases = await LEASES.page(txn, namespace, "", _MOST)
     ingests = await INGESTS.page(txn, namespace, "", _MOST)
-    prefix = keys.all_lease_entries(namespace)
-    entries = await txn.scan(prefix, keys.prefix_end(prefix), _MOST)
-    if max(len(leases), len(ingests), len(entries)) == _MOST:
+    if _WRITES_LEASE * len(leases) + _WRITES_INGEST * len(ingests) >= _WRITES_LEASE * _MOST:
         raise FailedPrecondition(
             f"namespace {quote(namespace)} still has too many leases or ingests to go in one step",
             hint="delete leases and abort ingests first",
         )
     for name, _ in leases:
-        await LEASES.remove(txn, namespace, name)
-    for key, _ in entries:
-        txn.delete(key)
+        await end_lease(txn, namespace, name, inline=0)
     for name, _ in ingests:
         await drop_ingest_files(txn, await INGESTS.remove(txn, namespace, name))
-    if leases or ingests:
-        txn.made_garbage()  # what they protected

@@ -13,12 +13,12 @@ import msgspec
 
 from ..protocol.errors import AlreadyExists, NotFound, OutOfRange
 from ..protocol.identifiers import quote
-from ..protocol.records import TOPICS, Container, ContentInfo, Event, Image, Lease, LeaseResource, Namespace
+from ..protocol.records import TOPICS, Container, ContentInfo, Event, Image, Lease, Namespace
 from . import keys
 from .codec import decoder, delete_parts, delete_record, encode, open_value, put_record, read_record, seal
 from .engine import Kind, Node, Reader, Transaction
 from .keys import RecordKind
-from .references import expiry_ns, references, resource_node
+from .references import expiry_ns, references
 
 __all__ = [
     "CONTAINERS",
@@ -28,13 +28,9 @@ __all__ = [
     "LEASES",
     "IngestRecord",
     "Table",
-    "add_lease_resource",
     "append_event",
-    "check_lease",
-    "clear_lease_resources",
     "ensure_namespace",
     "next_generation",
-    "remove_lease_resource",
 ]
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -195,64 +191,6 @@ async def page_namespaces(reader: Reader, after: str, limit: int) -> list[Namesp
     start = keys.namespace(after) + b"\x00" if after else keys.NAMESPACES
     pairs = await reader.scan(start, keys.prefix_end(keys.NAMESPACES), limit)
     return [_NAMESPACE.decode(await read_record(reader, key, value)) for key, value in pairs]
-
-
-# leases -----------------------------------------------------------------------------------------------------
-
-
-async def check_lease(reader: Reader, namespace: str, lease: str | None) -> None:
-    """Raises NotFound when a lease was named that this namespace does not have. Source: spec metadata 12.6."""
-    if lease is not None:
-        await LEASES.get(reader, namespace, lease)
-
-
-async def add_lease_resource(txn: Transaction, namespace: str, lease: str, resource: LeaseResource) -> None:
-    txn.put(keys.lease_entry(namespace, lease, resource.type, resource.id), b"")
-    node = resource_node(namespace, resource.type, resource.id)
-    if node is not None:
-        txn.gained(node)
-
-
-async def remove_lease_resource(txn: Transaction, namespace: str, lease: str | None, resource: LeaseResource) -> None:
-    """A missing lease or entry is no error."""
-    if lease is not None:
-        key = keys.lease_entry(namespace, lease, resource.type, resource.id)
-        if await txn.get(key) is not None:
-            txn.delete(key)
-
-
-async def clear_lease_resources(txn: Transaction, namespace: str, lease: str, most: int) -> bool:
-    """Delete all entries of a lease; False, and nothing deleted, when there are more than `most`."""
-    prefix = keys.lease_entries(namespace, lease)
-    entries = await txn.scan(prefix, keys.prefix_end(prefix), most + 1)
-    if len(entries) > most:
-        return False
-    for key, _ in entries:
-        txn.delete(key)
-    return True
-
-
-async def trim_lease_resources(txn: Transaction, namespace: str, lease: str, most: int) -> bool:
-    """Delete up to `most` entries of a lease; True when there may be more."""
-    prefix = keys.lease_entries(namespace, lease)
-    entries = await txn.scan(prefix, keys.prefix_end(prefix), most)
-    for key, _ in entries:
-        txn.delete(key)
-    return len(entries) == most
-
-
-async def page_lease_resources(
-    reader: Reader, namespace: str, lease: str, after: bytes, limit: int
-) -> list[tuple[bytes, LeaseResource]]:
-    """Entries with a cursor each. Content, images, ingests, then snapshots: the order of their types' names."""
-    prefix = keys.lease_entries(namespace, lease)
-    pairs = await reader.scan(prefix + after, keys.prefix_end(prefix), limit)
-    found = []
-    for key, _ in pairs:
-        cursor = key[len(prefix) :]
-        resource_type, rest = keys.unescape(cursor)
-        found.append((cursor + b"\x00", LeaseResource(rest.decode(), resource_type)))
-    return found
 
 
 # journal ----------------------------------------------------------------------------------------------------

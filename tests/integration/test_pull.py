@@ -27,6 +27,7 @@ from orlop.bin.embed import host_platform
 from orlop.bin.world import real_world
 from orlop.protocol.errors import (
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     NotFound,
     OrlopError,
@@ -37,6 +38,8 @@ from orlop.protocol.errors import (
 )
 from orlop.protocol.messages import Credentials, PullImage, PullProgress, PullState
 from orlop.protocol.world import Address
+from orlop.storage.engine import KeyValue
+from orlop.storage.memory import MemoryStore
 from tests.support.faulty_registry import (
     BreakAfter,
     FaultyRegistry,
@@ -50,7 +53,7 @@ from tests.support.faulty_registry import (
 from tests.support.layout_registry import LayoutRegistry, Reply, Seen
 from tests.support.registries import DockerRegistry, MadeImage, make_layout, push_layout
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 10.0
 STALL_S = 0.4
 REPOSITORY = "library/app"
 SOURCE_LABEL = "containerd.io/distribution.source.127.0.0.1"
@@ -129,10 +132,11 @@ class Opener:
         return self.folder / "store" / "blobs"
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[orlop.Store]:
+    async def open(self, engine: KeyValue | None = None) -> AsyncIterator[orlop.Store]:
+        """Over LevelDB, unless another engine is given."""
         config = StoreConfig(str(self.folder / "store"), transfer=TransferConfig(stall_s=STALL_S))
         listen = [Address(path=f"{config.root}/socket")] if self.way == "unix" else []
-        async with run_store(config, real_world(), host_platform(), listen) as running:
+        async with run_store(config, real_world(), host_platform(), listen, engine) as running:
             if self.way == "embedded":
                 yield running.store
                 return
@@ -147,7 +151,8 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 
 @pytest.fixture
 async def store(opener: Opener) -> AsyncIterator[orlop.Store]:
-    async with opener.open() as store:
+    """Over the memory engine, which is held to the same suite as LevelDB and does not wait for the disk."""
+    async with opener.open(MemoryStore()) as store:
         yield store
 
 
@@ -392,9 +397,8 @@ async def test_what_is_no_platform_is_refused_before_any_request(
     assert registry.requests == []
 
 
-@pytest.mark.parametrize("text", ["busybox", "127.0.0.1:1/a/b", "127.0.0.1:1/a:x@sha256:abc", "http://127.0.0.1:1/a:x"])
-async def test_what_is_no_reference_is_refused_before_any_request(opener: Opener, text: str) -> None:  # 1, 2
-    async with opener.open() as store:
+async def test_what_is_no_reference_is_refused_before_any_request(store: orlop.Store) -> None:  # 1, 2
+    for text in ("busybox", "127.0.0.1:1/a/b", "127.0.0.1:1/a:x@sha256:abc", "http://127.0.0.1:1/a:x"):
         await refused(store, PullImage(text, plain_http=True), InvalidArgument)
 
 
@@ -452,7 +456,8 @@ async def test_when_the_first_of_two_pulls_is_cancelled_the_second_takes_over(
                 await pull(store, asked(registry), progress=begins(begun, layer))
 
         nursery.start_soon(lead)
-        await begun.wait()
+        with trio.fail_after(TIMEOUT_S):
+            await begun.wait()
         nursery.start_soon(pull, other, asked(registry))
         await eventually(lambda: heads(registry, 2))
         first.cancel()
@@ -466,7 +471,7 @@ async def heads(registry: LayoutRegistry, count: int) -> bool:
 
 def begins(event: trio.Event, digest: str) -> Callable[[PullProgress], None]:
     def show(item: PullProgress) -> None:
-        if item.digest == digest and item.state is PullState.DOWNLOADING and item.offset > 0:
+        if item.digest == digest and item.state is PullState.DOWNLOADING:
             event.set()
 
     return show
@@ -616,8 +621,10 @@ async def test_a_redirect_to_another_host_carries_no_credentials(
 
 async def test_redirects_in_a_ring_end(store: orlop.Store, registry: FaultyRegistry) -> None:  # 22
     registry.fault(ANY_BLOB, Redirect(registry.url), times=None)
-    await refused(store, asked(registry, max_concurrent_downloads=1), OrlopError)
-    assert len(lines(registry, "/blobs/")) <= 3 * 11 * 5
+    error = await refused(store, asked(registry, max_concurrent_downloads=1), OrlopError)
+    assert not isinstance(error, Internal)
+    assert "redirect" in str(error)
+    assert len(lines(registry, "/blobs/")) <= 3 * 11
 
 
 # Answers that are no success
@@ -679,13 +686,11 @@ async def test_429_without_end_is_resource_exhausted_after_five_requests(
     assert len(registry.requests) == 5
 
 
-@pytest.mark.parametrize("code", [500, 502, 503, 504])
-async def test_a_server_error_is_tried_again(
-    store: orlop.Store, image: Layout, registry: FaultyRegistry, code: int
+async def test_server_errors_are_tried_again(
+    store: orlop.Store, image: Layout, registry: FaultyRegistry
 ) -> None:  # 15
-    registry.fault("HEAD ", Status(code, AT_ONCE))
-    registry.fault("/manifests/sha256", Status(code, AT_ONCE))
-    registry.fault(blob_path(image.layer), Status(code, AT_ONCE))
+    for match, code in (("HEAD ", 500), ("/manifests/sha256", 502), (blob_path(image.layer), 503), (ANY_BLOB, 504)):
+        registry.fault(match, Status(code, AT_ONCE))
     await pull(store, asked(registry))
     await is_complete(store, image)
 

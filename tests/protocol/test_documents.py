@@ -104,9 +104,7 @@ def test_children_of_a_manifest_are_its_config_and_then_its_layers(media_type: s
 @pytest.mark.parametrize("media_type", INDEX_TYPES)
 def test_children_of_an_index_are_its_manifests_with_their_platforms(media_type: str) -> None:
     arm = {"os": "linux", "architecture": "arm", "variant": "v7", "os.version": "1", "os.features": ["x"]}
-    data = document(
-        manifests=[{**descriptor(OCI_MANIFEST, A), "platform": arm}, descriptor(DOCKER_MANIFEST, B)]
-    )
+    data = document(manifests=[{**descriptor(OCI_MANIFEST, A), "platform": arm}, descriptor(DOCKER_MANIFEST, B)])
     found = children(media_type, data, "it")
     assert [c.digest for c in found] == [A, B]
     assert [c.platform for c in found] == [Platform("linux", "arm", "v7", "1", ("x",)), None]

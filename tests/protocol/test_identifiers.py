@@ -113,17 +113,13 @@ def test_malformed_request_namespace_is_an_invalid_argument(text):
         check_request_namespace(text)
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in NAMESPACES["error_class"] if row["as_request_namespace"]], ids=repr
-)
+@pytest.mark.parametrize("row", [row for row in NAMESPACES["error_class"] if row["as_request_namespace"]], ids=repr)
 def test_refused_request_namespace_has_the_class_of_its_fault(row):
     with pytest.raises(CLASSES[row["as_request_namespace"]]):
         check_request_namespace(row["namespace"])
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in NAMESPACES["error_class"] if not row["as_request_namespace"]], ids=repr
-)
+@pytest.mark.parametrize("row", [row for row in NAMESPACES["error_class"] if not row["as_request_namespace"]], ids=repr)
 def test_request_namespace_without_a_fault_is_accepted(row):
     assert check_request_namespace(row["namespace"]) == row["namespace"]
 
@@ -143,9 +139,7 @@ def test_valid_digest_is_accepted(row):
     assert check_digest(row["digest"]) == row["digest"]
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in DIGESTS if not row["ok"]], ids=lambda row: ascii(row["digest"][:20])
-)
+@pytest.mark.parametrize("row", [row for row in DIGESTS if not row["ok"]], ids=lambda row: ascii(row["digest"][:20]))
 def test_refused_digest_says_the_category_of_its_fault(row):
     with pytest.raises(InvalidArgument) as caught:
         check_digest(row["digest"])

@@ -26,10 +26,7 @@ RESOURCES = {
 }
 # `extensions.` is refused by the check of the merged record (spec metadata 10.2), not by that of the mask.
 MASK_CASES = [
-    (kind, row["path"], row[kind] == "ok")
-    for row in MASKS
-    for kind in RESOURCES
-    if row["path"] != "extensions."
+    (kind, row["path"], row[kind] == "ok") for row in MASKS for kind in RESOURCES if row["path"] != "extensions."
 ]
 
 

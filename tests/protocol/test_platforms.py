@@ -162,9 +162,7 @@ def test_required_features_must_all_be_there_and_more_of_them_win() -> None:
     ],
 )
 def test_windows_builds_suit_by_their_numbers(image: str, host: str, suits: bool) -> None:
-    found = best_first(
-        [Platform("windows", "amd64", os_version=image)], Platform("windows", "amd64", os_version=host)
-    )
+    found = best_first([Platform("windows", "amd64", os_version=image)], Platform("windows", "amd64", os_version=host))
     assert found == ([0] if suits else [])
 
 

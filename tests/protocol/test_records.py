@@ -55,9 +55,7 @@ RECORDS = [
     Any_("", b""),
     Runtime("io.containerd.runc.v2", SPEC),
     Runtime("r"),
-    Container(
-        "c1", LABELS, "buoy", Runtime("r", SPEC), SPEC, "native", "key", NOW, NOW + 1, {"e": SPEC}, "sb"
-    ),
+    Container("c1", LABELS, "buoy", Runtime("r", SPEC), SPEC, "native", "key", NOW, NOW + 1, {"e": SPEC}, "sb"),
     Container("c1"),
     ContentInfo(DIGEST, 2**62, LABELS, NOW, NOW + 1),
     ContentInfo(DIGEST, 0),

@@ -34,7 +34,6 @@ from orlop.protocol.wire import (
     RemoteProtocolError,
     Request,
     Response,
-    decode_params,
     encode_cancel,
     encode_chunk,
     encode_credit,
@@ -47,6 +46,11 @@ LIMIT = HELLO_FRAME_BYTES
 
 # Hypothesis' own deadline measures the machine; the suite has a timeout.
 relaxed = settings(deadline=None, max_examples=60)
+
+
+def decode_params(decoder, params):
+    """Arguments and context of a request, as a server decodes them."""
+    return decoder.decode(params)
 
 
 def frames_of(*pieces: bytes, limit: int = LIMIT) -> list[Frame]:
@@ -87,10 +91,7 @@ def shown(frames: list[Frame]) -> list[tuple[object, ...]]:
     return [
         (
             type(frame).__name__,
-            *(
-                bytes(value) if isinstance(value, msgspec.Raw) else value
-                for value in msgspec.structs.astuple(frame)
-            ),
+            *(bytes(value) if isinstance(value, msgspec.Raw) else value for value in msgspec.structs.astuple(frame)),
         )
         for frame in frames
     ]
@@ -170,9 +171,7 @@ hostile = st.one_of(
     st.lists(plain, max_size=4).map(lambda values: b"".join(msgpack.packb(value) for value in values)),
     st.builds(
         lambda head, tail: head + tail,
-        st.sampled_from(
-            [b"\x94\x00", b"\x94\x01", b"\x93\x02", b"\xdc\x00\x04\x00", b"\xdd", b"\xdf", b"\xdb"]
-        ),
+        st.sampled_from([b"\x94\x00", b"\x94\x01", b"\x93\x02", b"\xdc\x00\x04\x00", b"\xdd", b"\xdf", b"\xdb"]),
         st.binary(max_size=60),
     ),
     damaged(),
@@ -420,9 +419,7 @@ def test_byte_that_messagepack_never_uses_is_refused(data):
 
 
 @pytest.mark.parametrize("depth", [1100, 100_000])
-@pytest.mark.parametrize(
-    "head", [b"", b"\x94\x00\x07\xa1m", b"\x94\x01\x07\xc0"], ids=["bare", "request", "response"]
-)
+@pytest.mark.parametrize("head", [b"", b"\x94\x00\x07\xa1m", b"\x94\x01\x07\xc0"], ids=["bare", "request", "response"])
 def test_deeply_nested_arrays_are_refused(head, depth):
     refused(head + b"\x91" * depth + b"\xc0", limit=MAX_FRAME_BYTES)
 
@@ -465,9 +462,7 @@ def test_id_of_up_to_32_bits_is_taken(frame_id):
     assert one(msgpack.packb([0, frame_id, "m", []])).id == frame_id
 
 
-@pytest.mark.parametrize(
-    "error", ["text", 5, [], {}, {"code": 5, "message": ""}, {"code": "NotFound"}], ids=repr
-)
+@pytest.mark.parametrize("error", ["text", 5, [], {}, {"code": 5, "message": ""}, {"code": "NotFound"}], ids=repr)
 def test_error_that_is_no_struct_is_refused(error):
     refused(msgpack.packb([1, 7, error, None]))
 
