@@ -9,8 +9,8 @@ its own for removal, or its own becomes the file. Source: DESIGN 6, spec content
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from ..protocol.errors import (
     OrlopError,
     Unavailable,
 )
-from ..protocol.identifiers import check_digest, check_name, quote, split_digest
+from ..protocol.identifiers import check_digest, check_name, check_request_namespace, quote, split_digest
 from ..protocol.labels import check_labels, check_mask, merge_map, stored_labels
 from ..protocol.messages import (
     MAX_INLINE_BYTES,
@@ -48,7 +48,7 @@ from ..protocol.records import ContentCreate, ContentDelete, ContentInfo, Ingest
 from ..protocol.service import Reply
 from ..protocol.world import Work, World
 from ..storage.blobs import ledger
-from ..storage.blobs.local import LocalBlobs, disk_error
+from ..storage.blobs.local import IngestFile, LocalBlobs, disk_error
 from ..storage.engine import Engine, Kind, Node, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
 from ..storage.references import may_free
@@ -186,6 +186,37 @@ async def list_page(engine: Engine, request: ListContent, context: Context) -> m
     return Page([raw for _, raw in found], found[-1][0] if len(found) == request.limit else "")
 
 
+class OpenReader:
+    """A blob held open for a connection. Closing waits for a read under way to end."""
+
+    def __init__(self, blobs: LocalBlobs, world: World, fd: int, size: int) -> None:
+        self.size = size
+        self._blobs = blobs
+        self._world = world
+        self._fd = fd
+        self._users = 0
+        self._closed = False
+
+    async def read(self, offset: int, count: int) -> bytes:
+        return await self._world.workers.run(Work.BYTES, self._blobs.read, self._fd, offset, count)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._closed and not self._users:
+                self._blobs.close(self._fd)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if not self._users:
+                self._blobs.close(self._fd)
+
+
 # the actor --------------------------------------------------------------------------------------------------
 
 
@@ -202,14 +233,16 @@ class ContentActor:
         self._removed = trio.Condition()
         storage.listen(self._hear)
 
-    async def run(self) -> None:
-        """Runs the writers' tasks and the removal of files. Ends when cancelled."""
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs the writers' tasks and the removal of files. Started when ingests can be opened; ends when
+        cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             with self._storage.view() as view:
                 self._removed_up_to = await ledger.first_removal(view)
             self._removals_due.set()  # what an earlier run left behind
             nursery.start_soon(self._remove_forever)
+            task_status.started()
 
     def is_open(self, namespace: str, ref: str) -> bool:
         """Whether somebody is writing this ingest now."""
@@ -229,28 +262,26 @@ class ContentActor:
         Unavailable (another writer has the ref), NotFound (the lease).
         Cancellation: the ref is free again; the ingest may have been made.
         """
-        check_name(request.ref, "ref")
+        check_name(request.ref, "ref")  # even before the namespace: spec content 3.9
+        namespace = check_request_namespace(context.namespace)
         if request.expected:
             check_digest(request.expected, "expected digest")
         if self._nursery is None:
             raise Unavailable("the content store is not running")
-        namespace = context.namespace or ""
         lock = (namespace, request.ref)
         self._take_lock(lock)
         try:
             record, fresh = await self._storage.transact(lambda txn: _open_plan(txn, request, context))
             algorithm = split_digest(record.expected)[0] if record.expected else "sha256"
-            file = await self._world.workers.run(Work.BYTES, self._open_file, record, algorithm, fresh)
+            # One step, and no checkpoint after it: a cancelled open leaves neither a file nor a lock.
+            file, updated_at = await self._world.workers.run(Work.BYTES, self._open_file, record, algorithm, fresh)
         except OSError as error:
             del self._locks[lock]
             raise disk_error(error, f"ingest {quote(request.ref)}") from error
         except BaseException:
             del self._locks[lock]
             raise
-        if file.offset:
-            status = await self._world.workers.run(Work.FILES, self._blobs.ingest_status, record.generation)
-            if status is not None:
-                record = msgspec.structs.replace(record, updated_at=max(record.updated_at, status[1]))
+        record = msgspec.structs.replace(record, updated_at=updated_at)
 
         def ended() -> None:
             del self._locks[lock]
@@ -406,6 +437,10 @@ class ContentActor:
         finally:
             self._blobs.close(fd)
 
+    def open_reader(self, fd: int, size: int) -> OpenReader:
+        """A blob that stays open between calls; it closes the descriptor."""
+        return OpenReader(self._blobs, self._world, fd, size)
+
     # removal of files
 
     async def removals_done(self) -> None:
@@ -462,13 +497,17 @@ class ContentActor:
             raise Unavailable(f"ref {quote(lock[1])} has been locked by another writer for {(now - since) / 1e9:.1f} s")
         self._locks[lock] = now
 
-    def _open_file(self, record: IngestRecord, algorithm: str, fresh: bool) -> Any:
+    def _open_file(self, record: IngestRecord, algorithm: str, fresh: bool) -> tuple[IngestFile, int]:
+        """The file, and when it was last written to."""
         if record.sealed and not fresh:
             self._blobs.unseal(record.generation, record.sealed)
-        return self._blobs.open_ingest(record.generation, algorithm, resume=not fresh)
+        status = self._blobs.ingest_status(record.generation, record.sealed)
+        file = self._blobs.open_ingest(record.generation, algorithm, resume=not fresh)
+        modified = status[1] if status is not None and file.offset else 0
+        return file, max(record.updated_at, modified)
 
     async def _status(self, record: IngestRecord) -> IngestStatus:
-        found = await self._world.workers.run(Work.FILES, self._blobs.ingest_status, record.generation)
+        found = await self._world.workers.run(Work.FILES, self._blobs.ingest_status, record.generation, record.sealed)
         size, modified = found or (0, 0)
         return IngestStatus(
             ref=record.ref,

@@ -174,7 +174,7 @@ class Writer:
     def _close_file(self, keep: bool) -> None:
         try:
             if keep:
-                self.file.sync()
+                self.file.keep(self._updated_at)
         finally:
             self.file.close()
 

@@ -10,16 +10,16 @@ import msgspec
 
 from ..protocol import messages as m
 from ..protocol import methods as t
-from ..protocol.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfRange, Unavailable
+from ..protocol.errors import FailedPrecondition, InvalidArgument, OutOfRange, Unavailable
 from ..protocol.messages import Context, Empty, Limits, Welcome
 from ..protocol.methods import Method
-from ..protocol.service import Answer, Ordered, PointRead, Route, Session, Stream, Task
+from ..protocol.service import Answer, Ordered, PointRead, Reply, Route, Session, Stream, Task
 from ..protocol.version import PROTOCOL_VERSION, STORE_FORMAT, __version__
 from ..protocol.world import World
 from ..storage.engine import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_WRITES
 from . import content, images, leases, namespaces
 from .actor import PlanActor, Result
-from .content import ContentActor
+from .content import ContentActor, OpenReader
 from .events import EventsActor
 from .gc import Collector
 from .ingest import Writer
@@ -28,15 +28,16 @@ from .transfer import TransferActor
 
 __all__ = ["StoreService", "StoreSession"]
 
-MAX_WRITERS = 256  # open on one connection
+MAX_OPEN = 256  # writers and readers on one connection
 _READ_CHUNK = m.MAX_CHUNK_BYTES
 
 
 class StoreSession:
-    """The writers that one connection has open."""
+    """The writers and readers that one connection has open."""
 
     def __init__(self) -> None:
         self._writers: dict[int, Writer] = {}
+        self._readers: dict[int, OpenReader] = {}
         self._next = 1
 
     def add(self, writer: Writer) -> int:
@@ -45,20 +46,38 @@ class StoreSession:
         return handle
 
     def full(self) -> bool:
-        return len(self._writers) >= MAX_WRITERS
+        return len(self._writers) + len(self._readers) >= MAX_OPEN
 
     def writer(self, handle: int) -> Writer:
         try:
             return self._writers[handle]
         except KeyError:
-            raise NotFound(f"writer {handle} of this connection") from None
+            raise FailedPrecondition(f"writer {handle} of this connection is closed") from None
 
     def take(self, handle: int) -> Writer:
         writer = self.writer(handle)
         del self._writers[handle]
         return writer
 
+    def add_reader(self, reader: OpenReader) -> int:
+        handle, self._next = self._next, self._next + 1
+        self._readers[handle] = reader
+        return handle
+
+    def reader(self, handle: int) -> OpenReader:
+        try:
+            return self._readers[handle]
+        except KeyError:
+            raise FailedPrecondition(f"reader {handle} of this connection is closed") from None
+
+    def close_reader(self, handle: int) -> None:
+        self.reader(handle).close()
+        del self._readers[handle]
+
     async def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
         writers, self._writers = list(self._writers.values()), {}
         for writer in writers:
             await writer.finish(keep=True)
@@ -116,8 +135,9 @@ class StoreService:
             t.CONTENT_UPDATE: content_plans.route,
             t.CONTENT_DELETE: content_plans.route,
             t.CONTENT_PUT: content_plans.route,
-            t.CONTENT_OPEN: simple(content_actor.open_content),
+            t.CONTENT_OPEN: Task(self._open_content),
             t.CONTENT_READ: Stream(self._read_content),
+            t.CONTENT_CLOSE: Task(self._close_content),
             t.INGESTS_OPEN: Task(self._open_ingest),
             t.INGESTS_WRITE: Ordered(self._write_ingest),
             t.INGESTS_TRUNCATE: Task(self._truncate_ingest),
@@ -190,22 +210,37 @@ class StoreService:
 
     # content
 
-    async def _read_content(self, request: m.ReadContent, context: Context, _: Session, emit: Any) -> Empty:
+    async def _read_content(self, request: m.ReadContent, context: Context, session: Session, emit: Any) -> Empty:
+        if request.reader:
+            assert isinstance(session, StoreSession)
+            reader = session.reader(request.reader)
+            with reader.in_use():
+                await _emit_range(request, reader.size, reader.read, emit)
+            return Empty()
         async with self._content.reading(request.digest, context) as (size, read):
-            if request.offset > size:
-                raise OutOfRange(f"read of {request.digest} at {request.offset}: it has {size} bytes")
-            end = size if not request.length else min(size, request.offset + request.length)
-            at = request.offset
-            while at < end:
-                piece = await read(at, min(_READ_CHUNK, end - at))
-                await emit(piece)
-                at += len(piece)
+            await _emit_range(request, size, read, emit)
+        return Empty()
+
+    async def _open_content(self, request: m.OpenContent, context: Context, session: Session) -> Result | Reply:
+        assert isinstance(session, StoreSession)
+        if session.full():
+            raise FailedPrecondition(f"more than {MAX_OPEN} writers and readers open on one connection")
+        opened = await self._content.open_content(request, context)
+        if request.descriptor or not isinstance(opened, Reply):
+            return opened
+        assert isinstance(opened.result, m.OpenedContent)
+        reader = self._content.open_reader(opened.descriptor, opened.result.size)
+        return m.OpenedContent(reader.size, reader=session.add_reader(reader))
+
+    async def _close_content(self, request: m.CloseContent, _: Context, session: Session) -> Result:
+        assert isinstance(session, StoreSession)
+        session.close_reader(request.reader)
         return Empty()
 
     async def _open_ingest(self, request: m.OpenIngest, context: Context, session: Session) -> Result:
         assert isinstance(session, StoreSession)
         if session.full():
-            raise FailedPrecondition(f"more than {MAX_WRITERS} writers open on one connection")
+            raise FailedPrecondition(f"more than {MAX_OPEN} writers and readers open on one connection")
         writer = await self._content.open_ingest(request, context)
         return m.OpenedIngest(session.add(writer), writer.status())
 
@@ -232,3 +267,14 @@ class StoreService:
         assert isinstance(session, StoreSession)
         await session.take(request.writer).finish(keep=True)
         return Empty()
+
+
+async def _emit_range(request: m.ReadContent, size: int, read: Any, emit: Any) -> None:
+    if request.offset > size:
+        raise OutOfRange(f"read at {request.offset}: the blob has {size} bytes")
+    end = size if not request.length else min(size, request.offset + request.length)
+    at = request.offset
+    while at < end:
+        piece = await read(at, min(_READ_CHUNK, end - at))
+        await emit(piece)
+        at += len(piece)

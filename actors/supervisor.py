@@ -132,8 +132,9 @@ async def _running(
                 world=world,
             )
             async with trio.open_nursery() as domains:
-                for actor in (content_actor.run, events.run, collector.run):
-                    domains.start_soon(actor)
+                await domains.start(content_actor.run)
+                domains.start_soon(events.run)
+                domains.start_soon(collector.run)
                 for plan_actor in plans.values():
                     domains.start_soon(plan_actor.run)
                 async with trio.open_nursery() as listeners:

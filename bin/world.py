@@ -110,6 +110,12 @@ class RealFiles:
                 fd, ctypes.c_longlong(offset), ctypes.c_longlong(count), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)
             )
 
+    def allocate(self, fd: int, size: int) -> None:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+        else:  # macOS: what is written is reserved
+            os.write(fd, bytes(size))
+
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)
 
@@ -131,6 +137,9 @@ class RealFiles:
         except FileNotFoundError:
             return None
         return FileStatus(found.st_size, found.st_mtime_ns, found.st_ino)
+
+    def set_modified(self, path: str, at_ns: int) -> None:
+        os.utime(path, ns=(at_ns, at_ns))
 
     def chmod(self, path: str, mode: int) -> None:
         os.chmod(path, mode)

@@ -9,8 +9,8 @@ may not have happened. Durability: a write that returned survives a power cut.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -288,8 +288,8 @@ class IngestWriter:
         """Append pieces of up to 1 MiB each from an iterable or async iterable, several at a time under way."""
         limiter = trio.CapacityLimiter(self._WINDOW)
         try:
-            async with trio.open_nursery() as nursery:
-                async for piece in _each(pieces):
+            async with trio.open_nursery() as nursery, aclosing(_each(pieces)) as each:
+                async for piece in each:
                     if not piece:
                         continue
                     token = object()
@@ -381,8 +381,12 @@ class Events(_Resource):
             yield stream.__aiter__()
 
 
-async def _each(pieces: Any) -> AsyncIterator[bytes]:
-    if hasattr(pieces, "__aiter__"):
+async def _each(pieces: Any) -> AsyncGenerator[bytes, None]:
+    if hasattr(pieces, "aclose"):
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+    elif hasattr(pieces, "__aiter__"):
         async for piece in pieces:
             yield piece
     else:

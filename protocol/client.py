@@ -25,9 +25,28 @@ from .errors import (
     Unknown,
     error_from_wire,
 )
-from .messages import Context, Hello, OpenContent, OpenedContent, ReadContent, Welcome
-from .methods import CONTENT_INFO, CONTENT_OPEN, CONTENT_READ, HELLO, METHODS, Access, Method
-from .records import ContentInfo
+from .messages import (
+    CloseContent,
+    CloseIngest,
+    Context,
+    Hello,
+    OpenContent,
+    OpenedContent,
+    OpenedIngest,
+    ReadContent,
+    Welcome,
+)
+from .methods import (
+    CONTENT_CLOSE,
+    CONTENT_OPEN,
+    CONTENT_READ,
+    HELLO,
+    INGESTS_CLOSE,
+    INGESTS_OPEN,
+    METHODS,
+    Access,
+    Method,
+)
 from .version import PROTOCOL_VERSION, __version__
 from .wire import (
     MAX_RESPONSE_BYTES,
@@ -53,7 +72,7 @@ _ITEMS = {name: msgspec.msgpack.Decoder(method.item) for name, method in METHODS
 class _Pending:
     """A call that waits for its answer; streams also gather chunks."""
 
-    __slots__ = ("chunks", "error", "method", "news", "response")
+    __slots__ = ("chunks", "descriptor", "error", "method", "news", "response", "unwanted")
 
     def __init__(self, method: Method[Any, Any]) -> None:
         self.method = method
@@ -61,6 +80,8 @@ class _Pending:
         self.error: OrlopError | None = None
         self.chunks: deque[msgspec.Raw] = deque()
         self.news = trio.Event()
+        self.descriptor = -1
+        self.unwanted = False  # nobody waits any more: what the answer opens must be closed
 
 
 class Client:
@@ -149,26 +170,33 @@ class Client:
 
     @asynccontextmanager
     async def open_blob(self, digest: str, context: Context) -> AsyncIterator[BlobReader]:
-        if "descriptors" not in self.welcome().capabilities:
-            info: ContentInfo = await self.call(CONTENT_INFO, _info_request(digest), context)
-            yield _StreamedBlob(self, digest, info.size, context)
-            return
+        passing = "descriptors" in self.welcome().capabilities
         await self._slots.acquire()
-        frame_id, fd = 0, -1
+        frame_id = 0
         try:
-            frame_id, pending = self._send_request(CONTENT_OPEN, OpenContent(digest), context)
+            frame_id, pending = self._send_request(CONTENT_OPEN, OpenContent(digest, passing), context)
             await self._wait(pending)
-            opened = self._opened(pending)
-            if opened.descriptor:
-                fd = self._descriptors.popleft()
-                yield _LocalBlob(self._world, fd, opened.size)
-            else:
-                yield _HeldBlob(opened.data or b"")
         finally:
             self._forget(frame_id)
             self._slots.release()
-            if fd >= 0:
-                self._world.files.close(fd)
+        assert pending.response is not None
+        if pending.response.error is not None:
+            raise error_from_wire(pending.response.error)
+        opened: OpenedContent = _decode(_RESPONSES[CONTENT_OPEN.name], pending.response.result, CONTENT_OPEN)
+        if opened.descriptor:
+            if pending.descriptor < 0:
+                raise FailedPrecondition("the server's file descriptor did not arrive")
+            try:
+                yield _LocalBlob(self._world, pending.descriptor, opened.size)
+            finally:
+                self._world.files.close(pending.descriptor)
+        elif opened.reader:
+            try:
+                yield _StreamedBlob(self, opened.reader, opened.size, context)
+            finally:
+                self._tell(CONTENT_CLOSE, CloseContent(opened.reader), context)
+        else:
+            yield _HeldBlob(opened.data or b"")
 
     def close_descriptors(self) -> None:
         while self._descriptors:
@@ -247,8 +275,15 @@ class Client:
         if pending.response is not None or pending.error is not None:
             del self._pending[frame_id]
             return
+        pending.unwanted = True
         if self._gone is None:
             self._post(encode_cancel(frame_id), at_once=False)
+
+    def _tell(self, method: Method[Any, Any], request: Any, context: Context) -> None:
+        """Send a request whose answer nobody waits for."""
+        if self._gone is None:
+            _, pending = self._send_request(method, request, context)
+            pending.unwanted = True
 
     async def _write_forever(self) -> None:
         while True:
@@ -274,15 +309,18 @@ class Client:
 
     def _handle(self, frame: object) -> None:
         if isinstance(frame, Response):
-            pending = self._pending.get(frame.id)
+            pending = self._pending.pop(frame.id, None)
             if pending is None:
                 return
-            cancelled = pending.news.is_set() and pending.response is not None
             pending.response = frame
-            del self._pending[frame.id]
-            self._drop_unwanted_descriptor(pending, frame)
-            if not cancelled:
-                pending.news.set()
+            if pending.method is CONTENT_OPEN and frame.error is None:
+                # Descriptors come in the order of the answers that bring them.
+                opened: OpenedContent = _decode(_RESPONSES[CONTENT_OPEN.name], frame.result, CONTENT_OPEN)
+                if opened.descriptor and self._descriptors:
+                    pending.descriptor = self._descriptors.popleft()
+            if pending.unwanted:
+                self._close_unwanted(pending, frame)
+            pending.news.set()
         elif isinstance(frame, Chunk):
             pending = self._pending.get(frame.id)
             if pending is not None:
@@ -291,21 +329,19 @@ class Client:
         else:
             raise RemoteProtocolError("a server sends responses and chunks only")
 
-    def _drop_unwanted_descriptor(self, pending: _Pending, frame: Response) -> None:
-        """Nobody waits for this answer, but a descriptor came with it: the next answer's must stay first."""
-        if pending.method is CONTENT_OPEN and pending.error is not None and frame.error is None:
-            opened: OpenedContent = _RESPONSES[CONTENT_OPEN.name].decode(frame.result)
-            if opened.descriptor and self._descriptors:
-                self._transport.close_descriptor(self._descriptors.popleft())
-
-    def _opened(self, pending: _Pending) -> OpenedContent:
-        assert pending.response is not None
-        if pending.response.error is not None:
-            raise error_from_wire(pending.response.error)
-        opened: OpenedContent = _decode(_RESPONSES[CONTENT_OPEN.name], pending.response.result, CONTENT_OPEN)
-        if opened.descriptor and not self._descriptors:
-            raise FailedPrecondition("the server's file descriptor did not arrive")
-        return opened
+    def _close_unwanted(self, pending: _Pending, frame: Response) -> None:
+        """The caller was cancelled while the answer was on its way."""
+        if frame.error is not None:
+            return
+        if pending.descriptor >= 0:
+            self._transport.close_descriptor(pending.descriptor)
+        elif pending.method is CONTENT_OPEN:
+            content: OpenedContent = _decode(_RESPONSES[CONTENT_OPEN.name], frame.result, CONTENT_OPEN)
+            if content.reader:
+                self._tell(CONTENT_CLOSE, CloseContent(content.reader), Context())
+        elif pending.method is INGESTS_OPEN:
+            ingest: OpenedIngest = _decode(_RESPONSES[INGESTS_OPEN.name], frame.result, INGESTS_OPEN)
+            self._tell(INGESTS_CLOSE, CloseIngest(ingest.writer), Context())
 
     def _lose(self, why: str) -> None:
         if self._gone is not None:
@@ -378,9 +414,9 @@ class _HeldBlob:
 class _StreamedBlob:
     """A blob read over a stream, where descriptors do not pass."""
 
-    def __init__(self, client: Client, digest: str, size: int, context: Context) -> None:
+    def __init__(self, client: Client, reader: int, size: int, context: Context) -> None:
         self._client = client
-        self._digest = digest
+        self._reader = reader
         self._context = context
         self.size = size
 
@@ -390,7 +426,7 @@ class _StreamedBlob:
             await trio.lowlevel.checkpoint()
             return b""
         data = bytearray()
-        request = ReadContent(self._digest, offset, count)
+        request = ReadContent(offset=offset, length=count, reader=self._reader)
         async with self._client.stream(CONTENT_READ, request, self._context) as chunks:
             async for chunk in chunks:
                 data += chunk
@@ -431,7 +467,3 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], raw: msgspec.Raw, method: Met
         return decoder.decode(raw)
     except msgspec.MsgspecError as error:
         raise DataLoss(f"{method.name}: the server's answer cannot be read: {error}") from None
-
-
-def _info_request(digest: str) -> Any:
-    return CONTENT_INFO.request(digest)

@@ -184,9 +184,11 @@ class PutContent(msgspec.Struct, frozen=True):
 
 
 class OpenContent(msgspec.Struct, frozen=True):
-    """Over a unix socket the answer brings a file descriptor, unless the blob is small."""
+    """A small blob comes with the answer. Of a larger one the answer brings a file descriptor, where `descriptor`
+    asks for it (unix sockets), else the handle of a reader for `content.read`."""
 
     digest: str
+    descriptor: bool = True
 
 
 class OpenedContent(msgspec.Struct, frozen=True):
@@ -195,14 +197,21 @@ class OpenedContent(msgspec.Struct, frozen=True):
     """The bytes themselves, of a blob that lives in the engine."""
     descriptor: bool = False
     """A file descriptor came with this answer: read-only, positioned at 0, the caller's to close."""
+    reader: int = 0
+    """Good on this connection until `content.close`; it reads on also when the blob is deleted."""
 
 
 class ReadContent(msgspec.Struct, frozen=True):
-    """Stream of bytes. `length` 0: to the end."""
+    """Stream of bytes, of a blob by its digest or of an open reader. `length` 0: to the end."""
 
-    digest: str
+    digest: str = ""
     offset: Size = 0
     length: Size = 0
+    reader: Handle = 0
+
+
+class CloseContent(msgspec.Struct, frozen=True):
+    reader: Handle
 
 
 class OpenIngest(msgspec.Struct, frozen=True):

@@ -93,8 +93,10 @@ CONTENT_DELETE = _unary("content.delete", m.DeleteContent, m.Empty, W)
 CONTENT_PUT = _unary("content.put", m.PutContent, ContentInfo, W)
 CONTENT_OPEN = _unary("content.open", m.OpenContent, m.OpenedContent, R)
 CONTENT_READ = _stream("content.read", m.ReadContent, bytes, m.Empty, R)
+CONTENT_CLOSE = _unary("content.close", m.CloseContent, m.Empty, R, namespaced=False)
 
-INGESTS_OPEN = _unary("ingests.open", m.OpenIngest, m.OpenedIngest, W)
+# The namespace is checked by the handler, after the ref.
+INGESTS_OPEN = _unary("ingests.open", m.OpenIngest, m.OpenedIngest, W, namespaced=False)
 INGESTS_WRITE = _unary("ingests.write", m.WriteIngest, m.WrittenIngest, W, namespaced=False, large=True)
 INGESTS_TRUNCATE = _unary("ingests.truncate", m.TruncateIngest, m.WrittenIngest, W, namespaced=False)
 INGESTS_COMMIT = _unary("ingests.commit", m.CommitIngest, ContentInfo, W)

@@ -434,26 +434,24 @@ class _Connection:
                 self._drained.set()
 
     async def _send_some(self) -> None:
-        """All answers up to the next that brings a descriptor, else one round of chunks."""
-        answers, self._answers = self._answers, []
+        """All answers, then one chunk. What could not be sent is queued again, so its descriptors get closed."""
+        answers, self._answers = deque(self._answers), []
         self._answer_bytes = 0
-        plain: list[bytes] = []
-        while answers:
-            answer = answers.pop(0) if isinstance(answers[0], tuple) else None
-            if answer is not None:
-                assert isinstance(answer, tuple)
-                try:
-                    if plain:
-                        await self._transport.send(b"".join(plain))
-                        plain.clear()
-                    await self._transport.send(*answer)
-                finally:
-                    self._close_descriptor(answer[1])
-                continue
-            while answers and not isinstance(answers[0], tuple):
-                plain.append(answers.pop(0))  # type: ignore[arg-type]  # the tuples were ruled out
-        if plain:
-            await self._transport.send(b"".join(plain))
+        try:
+            while answers:
+                plain = []
+                while answers and isinstance(answers[0], bytes):
+                    plain.append(answers.popleft())
+                if plain:
+                    await self._transport.send(b"".join(plain))  # type: ignore[arg-type]  # bytes, as asked above
+                if answers:
+                    frame, descriptor = answers.popleft()  # type: ignore[misc]  # a tuple, as the loop ended
+                    try:
+                        await self._transport.send(frame, descriptor)
+                    finally:
+                        self._close_descriptor(descriptor)
+        finally:
+            self._answers[:0] = answers
         if self._chunks and not self._answers:
             chunk = self._chunks.popleft()
             self._chunk_bytes -= len(chunk)

@@ -86,6 +86,9 @@ class Files(Protocol):
     def flush_behind(self, fd: int, offset: int, count: int) -> None:
         """Ask the kernel to begin writing these bytes to disk; promises nothing."""
 
+    def allocate(self, fd: int, size: int) -> None:
+        """Reserve space on the disk. Raises OSError when there is not enough."""
+
     def rename(self, source: str, target: str) -> None: ...
     def unlink(self, path: str) -> None: ...
     def make_folder(self, path: str) -> None:
@@ -96,6 +99,7 @@ class Files(Protocol):
     def status(self, path: str) -> FileStatus | None:
         """None if there is no such name."""
 
+    def set_modified(self, path: str, at_ns: int) -> None: ...
     def chmod(self, path: str, mode: int) -> None: ...
     def lock(self, fd: int) -> bool:
         """Take an exclusive lock that goes with the descriptor; False if another holds it."""

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,7 +140,11 @@ class LevelDBStore:
         if self._files.status(self._ballast) is not None:
             return
         try:
-            posix.write_file(self._files, self._ballast, bytes(_BALLAST_BYTES))
+            fd = self._files.open(self._ballast, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                self._files.allocate(fd, _BALLAST_BYTES)
+            finally:
+                self._files.close(fd)
         except OSError:  # a disk too full for ballast is still worth opening
             if self._files.status(self._ballast) is not None:
                 self._files.unlink(self._ballast)

