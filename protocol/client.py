@@ -128,7 +128,8 @@ class Client:
 
         Cancellation: the server is told; a write may or may not have happened.
         """
-        answer = await self._ask(method, request, context)
+        answer = (await self._ask(method, request, context)).response
+        assert answer is not None
         if answer.error is not None:
             raise error_from_wire(answer.error)
         return _decode(_RESPONSES[method.name], answer.result, method)
@@ -145,40 +146,34 @@ class Client:
         try:
             for request in requests:
                 if len(window) >= 128:
-                    results.append(await self._collect(*window[0]))
+                    results.append(await self._collect(window[0][1]))
                     window.popleft()
                 window.append(self._send_request(method, request, context))
             while window:
-                results.append(await self._collect(*window[0]))
+                results.append(await self._collect(window[0][1]))
                 window.popleft()
         finally:
-            for frame_id, _ in window:
-                self._forget(frame_id)
+            for frame_id, pending in window:
+                self._abandon(frame_id, pending)
         return results
 
     @asynccontextmanager
     async def stream(self, method: Method[Q, Any], request: Q, context: Context) -> AsyncIterator[_Chunks]:
         context = msgspec.structs.replace(context, credit=CREDIT)
         await self._slots.acquire()
-        frame_id = 0
         try:
             frame_id, pending = self._send_request(method, request, context)
-            yield _Chunks(self, frame_id, pending)
+            try:
+                yield _Chunks(self, frame_id, pending)
+            finally:
+                self._abandon(frame_id, pending)
         finally:
-            self._forget(frame_id)
             self._slots.release()
 
     @asynccontextmanager
     async def open_blob(self, digest: str, context: Context) -> AsyncIterator[BlobReader]:
         passing = "descriptors" in self.welcome().capabilities
-        await self._slots.acquire()
-        frame_id = 0
-        try:
-            frame_id, pending = self._send_request(CONTENT_OPEN, OpenContent(digest, passing), context)
-            await self._wait(pending)
-        finally:
-            self._forget(frame_id)
-            self._slots.release()
+        pending = await self._ask(CONTENT_OPEN, OpenContent(digest, passing), context)
         assert pending.response is not None
         if pending.response.error is not None:
             raise error_from_wire(pending.response.error)
@@ -204,27 +199,28 @@ class Client:
 
     # sending
 
-    async def _ask(self, method: Method[Any, Any], request: Any, context: Context) -> Response:
+    async def _ask(self, method: Method[Any, Any], request: Any, context: Context) -> _Pending:
         if self._slots.value:
             self._slots.acquire_nowait()
         else:
             await self._slots.acquire()
-        frame_id = 0
         try:
             frame_id, pending = self._send_request(method, request, context)
-            if context.timeout_ms is None:
-                await self._wait(pending)
-            else:
-                # The server's own deadline is the better answer; ours is for one that does not answer.
-                with trio.move_on_after(context.timeout_ms / 1000 + 1) as late:
+            try:
+                if context.timeout_ms is None:
                     await self._wait(pending)
-                if late.cancelled_caught:
-                    raise DeadlineExceeded(method.name)
+                else:
+                    # The server's own deadline is the better answer; ours is for one that does not answer.
+                    with trio.move_on_after(context.timeout_ms / 1000 + 1) as late:
+                        await self._wait(pending)
+                    if late.cancelled_caught:
+                        raise DeadlineExceeded(method.name)
+            except BaseException:
+                self._abandon(frame_id, pending)
+                raise
         finally:
             self._slots.release()
-            self._forget(frame_id)
-        assert pending.response is not None
-        return pending.response
+        return pending
 
     def _send_request(self, method: Method[Any, Any], request: Any, context: Context) -> tuple[int, _Pending]:
         """Queue a frame; never waits, so frames leave in the order of the calls."""
@@ -259,25 +255,21 @@ class Client:
                 raise pending.error
             await pending.news.wait()
 
-    async def _collect(self, frame_id: int, pending: _Pending) -> Any | OrlopError:
+    async def _collect(self, pending: _Pending) -> Any | OrlopError:
         await self._wait(pending)
-        self._forget(frame_id)
         assert pending.response is not None
         if pending.response.error is not None:
             return error_from_wire(pending.response.error)
         return _decode(_RESPONSES[pending.method.name], pending.response.result, pending.method)
 
-    def _forget(self, frame_id: int) -> None:
-        """Nobody waits any more. An answer that has not come is cancelled, and dropped when it comes."""
-        pending = self._pending.get(frame_id)
-        if pending is None:
-            return
-        if pending.response is not None or pending.error is not None:
-            del self._pending[frame_id]
-            return
-        pending.unwanted = True
-        if self._gone is None:
-            self._post(encode_cancel(frame_id), at_once=False)
+    def _abandon(self, frame_id: int, pending: _Pending) -> None:
+        """Nobody waits any more: cancel what has not come, and close what an answer opened."""
+        if pending.response is not None:
+            self._close_unwanted(pending, pending.response)
+        elif pending.error is None:
+            pending.unwanted = True
+            if self._gone is None:
+                self._post(encode_cancel(frame_id), at_once=False)
 
     def _tell(self, method: Method[Any, Any], request: Any, context: Context) -> None:
         """Send a request whose answer nobody waits for."""

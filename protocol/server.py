@@ -438,18 +438,21 @@ class _Connection:
         answers, self._answers = deque(self._answers), []
         self._answer_bytes = 0
         try:
+            plain: list[bytes] = []
             while answers:
-                plain = []
-                while answers and isinstance(answers[0], bytes):
-                    plain.append(answers.popleft())
-                if plain:
-                    await self._transport.send(b"".join(plain))  # type: ignore[arg-type]  # bytes, as asked above
-                if answers:
-                    frame, descriptor = answers.popleft()  # type: ignore[misc]  # a tuple, as the loop ended
-                    try:
-                        await self._transport.send(frame, descriptor)
-                    finally:
-                        self._close_descriptor(descriptor)
+                answer = answers.popleft()
+                if isinstance(answer, bytes):
+                    plain.append(answer)
+                    continue
+                try:
+                    if plain:
+                        await self._transport.send(b"".join(plain))
+                        plain.clear()
+                    await self._transport.send(*answer)
+                finally:
+                    self._close_descriptor(answer[1])
+            if plain:
+                await self._transport.send(b"".join(plain))
         finally:
             self._answers[:0] = answers
         if self._chunks and not self._answers:
