@@ -183,7 +183,7 @@ async def list_page(engine: Engine, request: ListContent, context: Context) -> m
     refuse_filters(request.filters)
     with engine.view() as view:
         found = await CONTENT.page(view, context.namespace or "", request.after, request.limit)
-    return Page([raw for _, raw in found], found[-1][0] if len(found) == request.limit else "")
+    return Page([raw for _, raw in found.items], found.next)
 
 
 class OpenReader:
@@ -388,10 +388,10 @@ class ContentActor:
         with self._storage.view() as view:
             found = await INGESTS.page(view, namespace, request.after, request.limit)
         items = []
-        for ref, raw in found:
+        for ref, raw in found.items:
             writer = self._writers.get((namespace, ref))
             items.append(writer.status() if writer else await self._status(INGESTS.decode(raw)))
-        return Page(items, found[-1][0] if len(found) == request.limit else "")
+        return Page(items, found.next)
 
     # reading
 

@@ -389,9 +389,9 @@ async def _records(view: View, namespace: str, table: tables.Table[Any]) -> Any:
     after = ""
     while True:
         page = await table.page(view, namespace, after, _SLICE_RECORDS)
-        for pair in page:
+        for pair in page.items:
             yield pair
-        if len(page) < _SLICE_RECORDS:
+        if not page.next:
             return
-        after = page[-1][0]
+        after = page.next
         await trio.lowlevel.checkpoint()

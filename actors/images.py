@@ -90,7 +90,7 @@ async def list_page(engine: Engine, request: ListImages, context: Context) -> ms
     refuse_filters(request.filters)
     with engine.view() as view:
         found = await IMAGES.page(view, context.namespace or "", request.after, request.limit)
-    return Page([raw for _, raw in found], found[-1][0] if len(found) == request.limit else "")
+    return Page([raw for _, raw in found.items], found.next)
 
 
 def _merged(before: Image, request: UpdateImage, now: int) -> Image:

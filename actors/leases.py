@@ -92,7 +92,7 @@ async def list_page(engine: Engine, request: ListLeases, context: Context) -> ms
     refuse_filters(request.filters)
     with engine.view() as view:
         found = await LEASES.page(view, context.namespace or "", request.after, request.limit)
-    return Page([raw for _, raw in found], found[-1][0] if len(found) == request.limit else "")
+    return Page([raw for _, raw in found.items], found.next)
 
 
 async def resources_page(engine: Engine, request: ListLeaseResources, context: Context) -> ResourcePage:

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
+import trio
 
 from ..protocol import messages as m
 from ..protocol import methods as t
@@ -109,6 +110,8 @@ class StoreService:
         self._collector = collector
         self._world = world
         self._draining = False
+        self._busy = 0
+        self._quiet = trio.Event()
 
         def read(fn: Any) -> PointRead:
             return PointRead(lambda request, context: fn(storage, request, context))
@@ -180,6 +183,22 @@ class StoreService:
     def drain(self) -> None:
         """From now on every new call is refused."""
         self._draining = True
+
+    async def wait_quiet(self) -> None:
+        """Until the calls that came over connections are answered. Cancellation: safe."""
+        while self._busy:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+
+    def call_began(self, method: Method[Any, Any]) -> None:
+        if method is not t.EVENTS_SUBSCRIBE:  # that one has no end of its own
+            self._busy += 1
+
+    def call_ended(self, method: Method[Any, Any]) -> None:
+        if method is not t.EVENTS_SUBSCRIBE:
+            self._busy -= 1
+            if not self._busy:
+                self._quiet.set()
 
     def reading(self, digest: str, context: Context) -> AbstractAsyncContextManager[tuple[int, Any]]:
         """A blob open for reading in this process. See ContentActor.reading."""

@@ -7,8 +7,9 @@ restart.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 import trio
@@ -72,8 +73,13 @@ async def run_store(
     An exception of the body leaves as itself; a failure of the store is StoreFailed with the group as cause.
     """
     root, run = config.root, world.workers.run
-    holder = Holder(world.pid, world.program, next((address.path for address in listen if address.path), ""))
-    lock = await run(Work.FILES, StoreLock.take, root, world.files, holder)
+    lock = await run(Work.FILES, StoreLock.take, root, world.files, Holder(world.pid, world.program))
+
+    def announce(addresses: Sequence[Address]) -> None:
+        """Say in the lock where others meet us: only once somebody listens there, and no longer than that."""
+        socket = next((address.path for address in addresses if address.path), "")
+        lock.announce(Holder(world.pid, world.program, socket))
+
     try:
         opened: KeyValue = (
             engine if engine is not None else await run(Work.COMMIT, LevelDBStore.open, root, world.files)
@@ -81,7 +87,7 @@ async def run_store(
         try:
             blobs = LocalBlobs(root, world.files)
             await run(Work.FILES, blobs.prepare)
-            async with _running(config, world, host, listen, opened, blobs) as running:
+            async with _running(config, world, host, listen, opened, blobs, announce) as running:
                 yield running
         finally:
             with trio.CancelScope(shield=True):  # closing ends when the disk does
@@ -98,6 +104,7 @@ async def _running(
     listen: Sequence[Address],
     engine: KeyValue,
     blobs: LocalBlobs,
+    announce: Callable[[Sequence[Address]], None],
 ) -> AsyncIterator[RunningStore]:
     storage = StorageActor(engine, world)
     content_actor = ContentActor(storage, blobs, world)
@@ -115,53 +122,95 @@ async def _running(
         stall_s=config.transfer.stall_s,
     )
     body: BaseException | None = None
+    engine_room, domains = _Ward(), _Ward()
     try:
-        async with trio.open_nursery() as storage_nursery:
-            storage_nursery.start_soon(storage.run)
-            service = StoreService(
-                store_id=await storage.check_format(),
-                storage=storage,
-                namespace_actor=plans["namespaces"],
-                image_actor=plans["images"],
-                content_plans=plans["content"],
-                lease_actor=plans["leases"],
-                content_actor=content_actor,
-                events=events,
-                collector=collector,
-                transfer=transfer,
-                world=world,
-            )
-            async with trio.open_nursery() as domains:
-                await domains.start(content_actor.run)
-                domains.start_soon(events.run)
-                domains.start_soon(collector.run)
-                for plan_actor in plans.values():
-                    domains.start_soon(plan_actor.run)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine_room.keep, storage.run)
+            try:
+                service = StoreService(
+                    store_id=await storage.check_format(),
+                    storage=storage,
+                    namespace_actor=plans["namespaces"],
+                    image_actor=plans["images"],
+                    content_plans=plans["content"],
+                    lease_actor=plans["leases"],
+                    content_actor=content_actor,
+                    events=events,
+                    collector=collector,
+                    transfer=transfer,
+                    world=world,
+                )
+                await nursery.start(domains.keep_started, content_actor.run)
+                for actor in (events.run, collector.run, *(plan.run for plan in plans.values())):
+                    nursery.start_soon(domains.keep, actor)
+                session = service.open_session()
                 async with trio.open_nursery() as listeners:
                     addresses = await _listen(config, world, listen, service, listeners)
-                    session = service.open_session()
                     store = Store(LocalCaller(service, session), Context(namespace=DEFAULT_NAMESPACE))
+                    announce(addresses)
                     try:
                         yield RunningStore(store, service, storage, collector, addresses)
                     except BaseException as error:  # noqa: BLE001 - raised again, as itself, below
                         body = error
+                    announce(())
                     service.drain()
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + config.drain_s):
+                        await service.wait_quiet()
                     listeners.cancel_scope.cancel()
                 with trio.CancelScope(shield=True):  # ends when the disk does
                     await session.close()
                     await content_actor.close_writers()
                     with trio.move_on_after(config.drain_s):
                         await storage.wait_idle()
-                domains.cancel_scope.cancel()
-            storage_nursery.cancel_scope.cancel()
+            finally:
+                domains.end()
+                engine_room.end()
     except* trio.Cancelled:
         raise
     except* Exception as failure:
-        raise StoreFailed(f"store {config.root} failed: {failure.exceptions[0]}") from failure
+        raise StoreFailed(f"store {config.root} failed: {_leaf(failure)}") from failure
     finally:
         storage.close()
     if body is not None:
         raise body
+
+
+class _Ward:
+    """Actors that outlive a cancellation from outside, until it is their turn to end: those who use them clean
+    up first. If one fails, all of them end at once."""
+
+    def __init__(self) -> None:
+        self._scopes: list[trio.CancelScope] = []
+        self._ended = False
+
+    async def keep(self, actor: Callable[[], Awaitable[None]]) -> None:
+        with trio.CancelScope(shield=True) as scope:  # ended by `end`
+            self._scopes.append(scope)
+            if self._ended:
+                scope.cancel()
+            try:
+                await actor()
+            except Exception:
+                self.end()
+                raise
+
+    async def keep_started(
+        self,
+        actor: Callable[[trio.TaskStatus[None]], Awaitable[None]],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        await self.keep(partial(actor, task_status))
+
+    def end(self) -> None:
+        self._ended = True
+        for scope in self._scopes:
+            scope.cancel()
+
+
+def _leaf(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
 
 
 _PLANS = {

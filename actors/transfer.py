@@ -244,6 +244,32 @@ class TransferActor:
         async with trio.open_nursery() as nursery:
             for each in wanted:
                 nursery.start_soon(self._bring, pull, each, depth + 1)
+            if not pull.request.skip_metadata:
+                for each in found:
+                    if each not in wanted:
+                        nursery.start_soon(self._bring_metadata, pull, each)
+
+    async def _bring_metadata(self, pull: _Pull, child: Child) -> None:
+        """The manifest and config of a platform that was not asked for, if the registry has them.
+
+        Copies of an image often hold one platform only, so what is missing here is no failure.
+        """
+        descriptor = child.descriptor
+        check_digest(descriptor.digest)
+        if descriptor.digest in pull.seen or kind_of(descriptor.media_type) != "manifest":
+            return
+        pull.seen.add(descriptor.digest)
+        try:
+            data = await self._bring_document(pull, descriptor)
+        except NotFound:
+            pull.progress.pop(descriptor.digest, None)
+            pull.changed.discard(descriptor.digest)
+            return
+        for each in children(descriptor.media_type, data, descriptor.digest):
+            if kind_of(each.media_type) == "config" and each.digest not in pull.seen and each.size > 0:
+                pull.seen.add(each.digest)
+                async with pull.limiter:
+                    await self._bring_blob(pull, each)
 
     def _wanted(self, pull: _Pull, descriptor: Descriptor, found: list[Child]) -> list[Child]:
         """Of an index, the best manifest for each platform that was asked for; else everything."""

@@ -8,8 +8,7 @@ to the socket that its lock names.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +24,7 @@ from .embed import connect, open_store
 __all__ = ["SYSTEM_SOCKET", "Session"]
 
 T = TypeVar("T")
+MEET_S = 10.0  # how long a command tries to get at a store that others open and close
 SYSTEM_SOCKET = "/run/orlop/orlop.sock"
 
 
@@ -67,8 +67,10 @@ class Session:
     async def _run(self, command: Callable[[Store], Awaitable[T]]) -> T:
         try:
             with trio.move_on_after(float("inf") if self.timeout_s is None else self.timeout_s):
-                async with self._open() as store:
-                    return await command(store)
+                if self.address is not None:
+                    async with connect(self.address, namespace=self.namespace) as store:
+                        return await command(store)
+                return await self._in_folder(command)
         except StoreFailed as failure:
             cause = failure.__cause__
             if isinstance(cause, BaseExceptionGroup):
@@ -76,25 +78,27 @@ class Session:
             raise
         raise DeadlineExceeded(f"not done within {self.timeout_s} s")
 
-    @asynccontextmanager
-    async def _open(self) -> AsyncIterator[Store]:
-        if self.address is not None:
-            async with connect(self.address, namespace=self.namespace) as store:
-                yield store
-            return
+    async def _in_folder(self, command: Callable[[Store], Awaitable[T]]) -> T:
+        """Open the folder's store, or meet whoever has it. A holder that is about to end lets us try again."""
         assert self.folder is not None
-        holder_socket = ""
-        try:
-            async with open_store(self.folder, namespace=self.namespace) as store:
-                yield store
-        except StoreInUse as in_use:
-            # Raised before the body ran: nobody but `open_store` itself raises it.
-            holder_socket = in_use.holder.socket if in_use.holder else ""
-            if not holder_socket:
-                raise Unavailable(in_use.message.removesuffix(": unavailable")) from None
-        if holder_socket:
-            async with connect(f"unix:{holder_socket}", namespace=self.namespace) as store:
-                yield store
+        patience = trio.current_time() + MEET_S
+        while True:
+            try:
+                async with open_store(self.folder, namespace=self.namespace) as store:
+                    return await command(store)
+            except StoreInUse as in_use:
+                socket = in_use.holder.socket if in_use.holder else ""
+                if not socket and trio.current_time() > patience:
+                    raise
+            if socket:
+                try:
+                    async with connect(f"unix:{socket}", namespace=self.namespace) as store:
+                        patience = trio.current_time() + MEET_S
+                        return await command(store)
+                except Unavailable:  # certainly not done: the holder ended, or is ending
+                    if trio.current_time() > patience:
+                        raise
+            await trio.sleep(0.02)
 
 
 def _own_store(environment: Mapping[str, str]) -> str:

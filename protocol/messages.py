@@ -378,6 +378,8 @@ class PullImage(msgspec.Struct, frozen=True):
     reference: str
     platforms: list[str] = []
     all_platforms: bool = False
+    skip_metadata: bool = False
+    """Leave out the manifests and configs of platforms that were not asked for."""
     plain_http: bool = False
     skip_verify: bool = False
     credentials: Credentials | None = None

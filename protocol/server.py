@@ -30,7 +30,7 @@ from .errors import (
 from .errors import NotImplemented as UnknownMethod
 from .identifiers import check_request_namespace
 from .messages import Context, Hello, Limits
-from .methods import HELLO, METHODS, Method
+from .methods import HELLO, METHODS, Access, Method
 from .service import Ordered, PointRead, Reply, Service, Stream, Submit, Task
 from .version import PROTOCOL_VERSION
 from .wire import (
@@ -55,6 +55,7 @@ BATCH_NS = 2_000_000
 BATCH_BYTES = 256 * 1024
 HELLO_TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 1024
+READS_AT_ONCE = 4
 BUDGET_BYTES = 256 * 1024 * 1024
 
 
@@ -110,11 +111,23 @@ async def serve_connection(transport: Transport, service: Service, clock: Clock,
 class _Call:
     """A call under way; the Answer of submitted ones. Its outcome becomes one frame."""
 
-    __slots__ = ("_connection", "credit", "deadline", "done", "id", "more_credit", "scope", "streaming", "withdrawn")
+    __slots__ = (
+        "_connection",
+        "credit",
+        "deadline",
+        "done",
+        "id",
+        "method",
+        "more_credit",
+        "scope",
+        "streaming",
+        "withdrawn",
+    )
 
-    def __init__(self, connection: _Connection, frame_id: int, context: Context) -> None:
+    def __init__(self, connection: _Connection, frame_id: int, method: Method[Any, Any], context: Context) -> None:
         self._connection = connection
         self.id = frame_id
+        self.method = method
         self.deadline = float("inf")
         if context.timeout_ms is not None:
             self.deadline = trio.current_time() + max(0, context.timeout_ms) / 1000
@@ -132,9 +145,8 @@ class _Call:
         self._finish(encode_error(self.id, error_to_wire(error)))
 
     def _finish(self, frame: bytes) -> None:
-        self.done = True
         connection = self._connection
-        connection.calls.pop(self.id, None)
+        connection.end_call(self)
         if self.streaming:
             connection.queue_chunk(frame)  # a stream's answer says that its chunks have come: it goes after them
         else:
@@ -165,6 +177,7 @@ class _Connection:
         self._drained.set()
         self._nursery: trio.Nursery | None = None
         self._counted = 0
+        self._reads = trio.Semaphore(READS_AT_ONCE)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -177,8 +190,10 @@ class _Connection:
             nursery.cancel_scope.cancel()
 
     async def close(self) -> None:
-        for call in self.calls.values():
+        for call in list(self.calls.values()):
             call.withdrawn = True
+            if call.scope is not None:
+                self.end_call(call)  # its task was cancelled; what was submitted still answers
         self._budget.used -= self._counted
         self._counted = 0
         for answer in self._answers:
@@ -189,6 +204,12 @@ class _Connection:
             await self._session.close()
         finally:
             await self._transport.close()
+
+    def end_call(self, call: _Call) -> None:
+        """Its answer is known. Called once for every call, also when nobody is there to hear it."""
+        call.done = True
+        self.calls.pop(call.id, None)
+        self._service.call_ended(call.method)
 
     def answer(self, frame: bytes, descriptor: int | None = None) -> None:
         """Queue a unary answer; it leaves with whatever else is answered in this step of the loop."""
@@ -281,8 +302,9 @@ class _Connection:
             await self._flush()
             self.room = trio.Event()
             await self.room.wait()
-        call = _Call(self, frame_id, context)
+        call = _Call(self, frame_id, method, context)
         self.calls[frame_id] = call
+        self._service.call_began(method)
         if type(route) is Submit:
             try:
                 route.submit(request, context, call)
@@ -314,7 +336,9 @@ class _Connection:
             with call.scope:
                 if call.withdrawn:
                     call.scope.cancel()
-                if isinstance(route, Task):
+                if isinstance(route, Task) and method.access is Access.READ:
+                    reply = await self._read_in_turn(route, request, context)
+                elif isinstance(route, Task):
                     reply = await route.run(request, context, self._session)
                 else:
                     reply = await route.run(request, context, self._session, self._emitter(call))
@@ -334,13 +358,26 @@ class _Connection:
         else:
             call.succeed(reply)
 
+    async def _read_in_turn(self, route: Task, request: Any, context: Context) -> Any:
+        """Lists and their like make large answers: few at a time, and none while the peer takes none."""
+        async with self._reads:
+            while self._answer_bytes > BATCH_BYTES or self._budget.exhausted():
+                if self._answer_bytes > BATCH_BYTES:
+                    if self._drained.is_set():
+                        self._drained = trio.Event()
+                    await self._drained.wait()
+                else:
+                    await trio.sleep(0.05)  # others hold the bytes; they take or go
+            reply = await route.run(request, context, self._session)
+        self._count()
+        return reply
+
     def _answer_with_descriptor(self, call: _Call, reply: Reply) -> None:
         if not self._transport.descriptors:
             self._close_descriptor(reply.descriptor)
             call.fail(FailedPrecondition("file descriptors only pass over unix sockets", hint="use content.read"))
             return
-        call.done = True
-        self.calls.pop(call.id, None)
+        self.end_call(call)
         self.answer(encode_result(call.id, reply.result), reply.descriptor)
         self.room.set()
 
@@ -436,7 +473,7 @@ class _Connection:
     async def _send_some(self) -> None:
         """All answers, then one chunk. What could not be sent is queued again, so its descriptors get closed."""
         answers, self._answers = deque(self._answers), []
-        self._answer_bytes = 0
+        taken = self._answer_bytes  # they count as held until the peer has taken them
         try:
             plain: list[bytes] = []
             while answers:
@@ -455,6 +492,7 @@ class _Connection:
                 await self._transport.send(b"".join(plain))
         finally:
             self._answers[:0] = answers
+        self._answer_bytes -= taken
         if self._chunks and not self._answers:
             chunk = self._chunks.popleft()
             self._chunk_bytes -= len(chunk)

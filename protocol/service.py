@@ -106,5 +106,10 @@ class Service(Protocol):
 
     def welcome(self) -> Welcome: ...
     def open_session(self) -> Session: ...
+    def call_began(self, method: Method[Any, Any]) -> None:
+        """A call that is not answered at once was taken; a store that drains waits for it."""
+
+    def call_ended(self, method: Method[Any, Any]) -> None: ...
+
     def check_open(self) -> None:
         """Raises Unavailable while the store drains."""

@@ -21,9 +21,13 @@ _MOST = (MAX_TRANSACTION_WRITES - 50) // _WRITES_LEASE
 
 async def drop_leftovers(txn: Transaction, namespace: str) -> None:
     """Raises FailedPrecondition when there are too many."""
-    leases = await LEASES.page(txn, namespace, "", _MOST)
-    ingests = await INGESTS.page(txn, namespace, "", _MOST)
-    if _WRITES_LEASE * len(leases) + _WRITES_INGEST * len(ingests) >= _WRITES_LEASE * _MOST:
+    leases, more_leases = await LEASES.page(txn, namespace, "", _MOST)
+    ingests, more_ingests = await INGESTS.page(txn, namespace, "", _MOST)
+    if (
+        more_leases
+        or more_ingests
+        or _WRITES_LEASE * len(leases) + _WRITES_INGEST * len(ingests) >= _WRITES_LEASE * _MOST
+    ):
         raise FailedPrecondition(
             f"namespace {quote(namespace)} still has too many leases or ingests to go in one step",
             hint="delete leases and abort ingests first",

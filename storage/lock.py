@@ -45,12 +45,19 @@ class StoreLock:
         try:
             if not files.lock(fd):
                 raise StoreInUse(root, read_holder(root, files))
-            files.truncate(fd, 0)
-            posix.write_all(files, fd, msgspec.json.encode(holder) + b"\n")
+            lock = cls(files, fd)
+            lock.announce(holder)
         except BaseException:
             files.close(fd)
             raise
-        return cls(files, fd)
+        return lock
+
+    def announce(self, holder: Holder) -> None:
+        """Write down who holds the store; a hundred bytes, never synced."""
+        text = msgspec.json.encode(holder) + b"\n"
+        self._files.seek(self._fd, 0)
+        posix.write_all(self._files, self._fd, text)
+        self._files.truncate(self._fd, len(text))
 
     def release(self) -> None:
         self._files.truncate(self._fd, 0)

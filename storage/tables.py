@@ -7,7 +7,7 @@ what the collector must be told. Names come back in the order of their UTF-8 byt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -34,6 +34,16 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=msgspec.Struct)
+
+
+PAGE_BYTES: Final = 1024 * 1024  # of records; one more may end a page
+
+
+class Slice(NamedTuple):
+    """Records by name; `next` is where to go on, empty at the end."""
+
+    items: list[tuple[str, msgspec.Raw]]
+    next: str
 
 
 class IngestRecord(msgspec.Struct, frozen=True):
@@ -110,15 +120,22 @@ class Table(Generic[R]):
         await _count(txn, namespace, self._kind, -1)
         return record
 
-    async def page(self, reader: Reader, namespace: str, after: str, limit: int) -> list[tuple[str, msgspec.Raw]]:
-        """Up to `limit` records whose names come after `after`, as they travel."""
+    async def page(self, reader: Reader, namespace: str, after: str, limit: int) -> Slice:
+        """Up to `limit` records whose names come after `after`, as they travel; fewer when they are large."""
         prefix = keys.records(namespace, self.kind.value)
         # The smallest key after a name is that name with a NUL.
         start = prefix + after.encode() + b"\x00" if after else prefix
         pairs = await reader.scan(start, keys.prefix_end(prefix), limit)
-        return [
-            (key[len(prefix) :].decode(), msgspec.Raw(await read_record(reader, key, value))) for key, value in pairs
-        ]
+        items: list[tuple[str, msgspec.Raw]] = []
+        held = 0
+        for key, value in pairs:
+            payload = await read_record(reader, key, value)
+            items.append((key[len(prefix) :].decode(), msgspec.Raw(payload)))
+            held += len(payload)
+            if held > PAGE_BYTES:
+                break
+        more = len(items) < len(pairs) or len(pairs) == limit
+        return Slice(items, items[-1][0] if more else "")
 
     def decode(self, raw: msgspec.Raw) -> R:
         return self._decode(raw)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from ...protocol.api import Store
 from ...protocol.errors import AlreadyExists, NotFound, OrlopError
 from ...protocol.records import Image
-from ...protocol.registry.documents import INDEX_TYPES, children
+from ...protocol.registry.documents import INDEX_TYPES, Child, children
+from ...protocol.registry.platforms import Platform
 from ...protocol.registry.references import normalize
 from ..output import labels_text, print_json, print_table, size_text
 from ..session import Session
@@ -129,10 +131,10 @@ async def _measure(store: Store, image: Image) -> tuple[int | None, str]:
     total = 0
     seen: set[str] = set()
     platforms: list[str] = []
-    waiting = [(image.target.media_type, image.target.digest, "")]
+    waiting = [(image.target.media_type, image.target.digest)]
     try:
         while waiting:
-            media_type, digest, platform = waiting.pop()
+            media_type, digest = waiting.pop()
             if digest in seen or len(seen) > 10_000:
                 continue
             seen.add(digest)
@@ -143,17 +145,33 @@ async def _measure(store: Store, image: Image) -> tuple[int | None, str]:
                     raise
                 continue
             total += info.size
-            if platform:
-                platforms.append(platform)
             if media_type in INDEX_TYPES or "manifest" in media_type:
-                data = await store.content.read(digest)
-                waiting += [
-                    (child.media_type, child.digest, str(child.platform or ""))
-                    for child in children(media_type, data, digest)
-                ]
+                found = children(media_type, await store.content.read(digest), digest)
+                if media_type in INDEX_TYPES:
+                    waiting += [(child.media_type, child.digest) for child in found]
+                elif await _all_here(store, found):
+                    waiting += [(child.media_type, child.digest) for child in found]
+                    platforms += [await _platform(store, child.digest) for child in found[:1]]
     except OrlopError:
         return None, "-"
-    return total, ",".join(sorted(set(platforms))) or "-"
+    return total, ",".join(sorted({name for name in platforms if name})) or "-"
+
+
+async def _all_here(store: Store, found: list[Child]) -> bool:
+    for child in found:
+        try:
+            await store.content.info(child.digest)
+        except NotFound:
+            return False
+    return True
+
+
+async def _platform(store: Store, config: str) -> str:
+    """What a config says of itself; attestations and other artefacts say nothing."""
+    try:
+        return str(msgspec.json.decode(await store.content.read(config), type=Platform))
+    except msgspec.MsgspecError:
+        return ""
 
 
 for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del"))):

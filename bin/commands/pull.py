@@ -22,6 +22,7 @@ __all__ = ["pull"]
 @click.argument("reference")
 @click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Default: this machine's.")
 @click.option("--all-platforms", is_flag=True)
+@click.option("--skip-metadata", is_flag=True, help="Leave out manifests and configs of other platforms.")
 @click.option("--plain-http", is_flag=True, help="The registry speaks http without TLS.")
 @click.option("--skip-verify", "-k", is_flag=True, help="Do not check the registry's certificate.")
 @click.option("--user", "-u", metavar="NAME[:PASSWORD]", help="Asks for the password if it is left out.")
@@ -36,6 +37,7 @@ def pull(
     reference: str,
     platforms: tuple[str, ...],
     all_platforms: bool,
+    skip_metadata: bool,
     plain_http: bool,
     skip_verify: bool,
     user: str | None,
@@ -59,6 +61,7 @@ def pull(
         reference=reference if literal else normalize(reference),
         platforms=list(platforms),
         all_platforms=all_platforms,
+        skip_metadata=skip_metadata,
         plain_http=plain_http,
         skip_verify=skip_verify,
         credentials=_credentials(user),

@@ -71,15 +71,18 @@ class Authorizer:
         known = self._headers.get((host, scope))
         return known[0] if known is not None and trio.current_time() < known[1] else None
 
-    async def answer(self, host: str, scope: str, response: httpx.Response, used: str | None) -> None:
-        """Learn from a 401. Raises Unauthenticated when there is nothing better to try."""
+    async def answer(self, host: str, scope: str, response: httpx.Response, used: str | None, *, again: bool) -> None:
+        """Learn from a 401. Raises Unauthenticated when there is nothing better to try.
+
+        `again`: this request was refused before. A token that was good once may just have ended.
+        """
         async with self._lock:
             if self.header(host, scope) not in (None, used):
                 return  # another request learned it meanwhile
             challenges = parse_challenges(response.headers.get_list("www-authenticate"))
             bearer = next((c for c in challenges if c.scheme == "bearer" and "realm" in c.parameters), None)
             if bearer is not None:
-                if used is not None and used.startswith("Bearer") and "error" in bearer.parameters:
+                if again and used is not None and used.startswith("Bearer") and "error" in bearer.parameters:
                     raise Unauthenticated(f"{host} refuses its own token: {bearer.parameters['error']}")
                 self._headers[host, scope] = await self._fetch_token(host, scope, bearer.parameters)
                 return

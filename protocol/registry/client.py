@@ -135,7 +135,7 @@ class Registry:
         name = wanted or self._reference.tag
         url = f"{self._base}/manifests/{name}"
         response = await self._request("HEAD", url, {"Accept": ACCEPT}, str(self._reference))
-        if response.status_code == 405:
+        if response.status_code in (403, 405):  # HEAD is not served, or its refusal has no words
             return await self._resolve_by_get(url, wanted)
         self._check(response, str(self._reference))
         media_type = _media_type(response)
@@ -222,10 +222,12 @@ class Registry:
     ) -> httpx.Response:
         """One logical request: authentication, redirects, and retries with backoff, within ATTEMPTS."""
         failure: OrlopError | None = None
-        refused: httpx.Response | None = None
+        refusals = 0
         for attempt in range(ATTEMPTS):
             try:
                 response = await self._follow(method, url, headers)
+            except httpx.TooManyRedirects as error:
+                raise FailedPrecondition(f"{what}: {error}") from error
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 failure = Unavailable(f"{what}: {_plain(error, url)}")
                 if not isinstance(
@@ -238,11 +240,12 @@ class Registry:
             if response.status_code == 401:
                 await response.aread()
                 await response.aclose()
-                if refused is not None and attempt >= 2:
+                refusals += 1
+                if refusals > 2:
                     raise Unauthenticated(f"{what}: {_host(url)} answered 401 again")
-                refused = response
                 used = response.request.headers.get("authorization")
-                await self._authorizer.answer(_host(str(response.request.url)), self._scope, response, used)
+                host = _host(str(response.request.url))
+                await self._authorizer.answer(host, self._scope, response, used, again=refusals > 1)
                 continue
             if response.status_code in _RETRIED and attempt + 1 < ATTEMPTS:
                 failure = self._error(await self._finish(response), what)
@@ -333,7 +336,7 @@ class Registry:
 
 async def _body(response: httpx.Response, skip: int) -> AsyncIterator[bytes]:
     try:
-        async for piece in response.aiter_raw(256 * 1024):
+        async for piece in response.aiter_raw():
             if skip >= len(piece):
                 skip -= len(piece)
                 continue
