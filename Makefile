@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 test: tools lint types layers pytest wheel
 
 pytest: $(VENV)/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 4
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(ROOMS)

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -44,14 +45,14 @@ from ..protocol.messages import (
     UpdateContent,
 )
 from ..protocol.records import Descriptor
-from ..protocol.registry.client import BrokenTransfer, Registry
 from ..protocol.registry.documents import INDEX_TYPES, Child, children, kind_of, reference_labels
 from ..protocol.registry.platforms import Platform, best_first, parse_platform
 from ..protocol.registry.references import Reference, parse_reference
 from ..protocol.service import Session
 from ..protocol.world import World
 from ..storage.engine import Transaction
-from ..storage.tables import CONTENT
+from ..storage.lease_entries import page_entries
+from ..storage.tables import CONTENT, LEASES
 from .actor import PlanActor
 from .content import ContentActor, adopt
 from .images import record_image
@@ -60,11 +61,16 @@ from .leases import lease_id
 from .storage import StorageActor
 from .timestamps import rfc3339
 
+if TYPE_CHECKING:
+    from ..protocol.registry.client import Registry
+
 __all__ = ["TransferActor"]
 
 log = structlog.get_logger("orlop.transfer")
 
 LEASE_LIFE_NS = 24 * 3600 * 1_000_000_000
+PULL_LABEL = "orlop.io/pull"  # on a pull's lease: the reference
+_LEASE_PREFIX = "pull-"
 PROGRESS_EVERY_S = 0.1
 BREAKS_WITHOUT_PROGRESS = 3
 STALL_S = 30.0
@@ -135,15 +141,18 @@ class TransferActor:
         self._world = world
         self._stall_s = stall_s
         self._downloads: dict[str, _Download] = {}
+        self._pulling: set[str] = set()  # leases of pulls under way
 
     async def pull(self, request: PullImage, context: Context, _: Session, emit: Emit) -> msgspec.Raw:
         """Bring an image and record it. See PullImage.
 
         Raises NotFound (name, platform, blob), FailedPrecondition (bytes are not what they should be),
         Unauthenticated, PermissionDenied, Unavailable (registry), and what the store says.
-        Cancellation: no image record; what has come stays for a resume until the next collection.
+        Cancellation: no image record; what has come stays for a day, and shortens the next attempt.
         Durability: with the return.
         """
+        from ..protocol.registry.client import Registry
+
         check_name(request.reference, "reference")
         reference = parse_reference(request.reference)
         check_labels(request.labels)
@@ -151,7 +160,7 @@ class TransferActor:
             check_digest(reference.digest, f"reference {request.reference}")
         platforms = [parse_platform(text, self._host) for text in request.platforms] or [self._host]
         async with (
-            self._lease(context) as leased,
+            self._lease(context, request.reference) as leased,
             Registry.open(
                 reference,
                 self._world,
@@ -173,23 +182,56 @@ class TransferActor:
         return image
 
     @asynccontextmanager
-    async def _lease(self, context: Context) -> AsyncIterator[Context]:
-        """A lease for the length of a pull, unless the caller brought one."""
+    async def _lease(self, context: Context, reference: str) -> AsyncIterator[Context]:
+        """A lease for the length of a pull, unless the caller brought one.
+
+        A pull that fails leaves its lease: what has come is there for the next attempt, until the lease
+        expires. The attempt that succeeds ends it, and those of earlier attempts.
+        """
         if context.lease is not None:
             yield context
             return
         now = self._world.clock.now_ns()
-        name = f"pull-{lease_id(now, self._world.random.token(9))}"
-        labels = {GC_EXPIRE: rfc3339(now + LEASE_LIFE_NS)}
-        await self._leases.ask(CreateLease(name, labels), context)
+        name = f"{_LEASE_PREFIX}{lease_id(now, self._world.random.token(9))}"
+        labels = {GC_EXPIRE: rfc3339(now + LEASE_LIFE_NS), PULL_LABEL: reference[:2048]}
+        self._pulling.add(name)
         try:
+            await self._leases.ask(CreateLease(name, labels), context)
             yield msgspec.structs.replace(context, lease=name)
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+            for stale in [name, *await self._earlier_attempts(context.namespace or "", labels[PULL_LABEL])]:
                 try:
-                    await self._leases.ask(DeleteLease(name), context)
-                except OrlopError as error:  # it ends by itself
-                    log.warning("a pull's lease could not be deleted", lease=name, error=str(error))
+                    await self._leases.ask(DeleteLease(stale), context)
+                except NotFound:
+                    pass
+        except BaseException:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                await self._end_if_empty(context, name)
+            raise
+        finally:
+            self._pulling.discard(name)
+
+    async def _end_if_empty(self, context: Context, name: str) -> None:
+        """A pull that failed before anything came leaves nothing at all."""
+        try:
+            with self._storage.view() as view:
+                lease = await LEASES.find(view, context.namespace or "", name)
+                entries = lease and await page_entries(view, context.namespace or "", lease, b"", 1)
+            if lease is not None and not entries:
+                await self._leases.ask(DeleteLease(name), context)
+        except OrlopError as error:  # it ends by itself
+            log.warning("a pull's lease could not be deleted", lease=name, error=str(error))
+
+    async def _earlier_attempts(self, namespace: str, reference: str) -> list[str]:
+        """Leases that failed pulls of the same name left behind."""
+        with self._storage.view() as view:
+            page = await LEASES.page(view, namespace, _LEASE_PREFIX, 1000)
+        return [
+            name
+            for name, raw in page.items
+            if name.startswith(_LEASE_PREFIX)
+            and name not in self._pulling
+            and LEASES.decode(raw).labels.get(PULL_LABEL) == reference
+        ]
 
     async def _bring_all(self, pull: _Pull, root: Descriptor) -> None:
         failures: list[OrlopError] = []
@@ -390,7 +432,8 @@ class TransferActor:
         ref = f"{kind_of(descriptor.media_type)}-{descriptor.digest}"
         request = OpenIngest(ref, descriptor.size, descriptor.digest, descriptor.media_type)
         try:
-            writer = await self._content.open_ingest(request, pull.context)
+            # Not under the pull's lease: unfinished bytes outlive a failed pull, for a day, and shorten the next.
+            writer = await self._content.open_ingest(request, msgspec.structs.replace(pull.context, lease=None))
         except AlreadyExists:
             return
         poisoned = False
@@ -420,6 +463,8 @@ class TransferActor:
         self, pull: _Pull, descriptor: Descriptor, download: _Download, begun: int, sink: _Sink | Writer
     ) -> None:
         """Bytes into the sink until there are as many as the descriptor says; never one more."""
+        from ..protocol.registry.client import BrokenTransfer
+
         offset, breaks = begun, 0
         pull.show(descriptor, PullState.DOWNLOADING, offset)
         while offset < descriptor.size:

@@ -87,8 +87,10 @@ class Session:
                 async with open_store(self.folder, namespace=self.namespace) as store:
                     return await command(store)
             except StoreInUse as in_use:
-                socket = in_use.holder.socket if in_use.holder else ""
-                if not socket and trio.current_time() > patience:
+                holder = in_use.holder
+                socket = holder.socket if holder else ""
+                # A daemon that listens elsewhere will not go away; a command that opens or closes will.
+                if not socket and (trio.current_time() > patience or (holder and holder.program == "orlopd")):
                     raise
             if socket:
                 try:

@@ -51,6 +51,7 @@ from .version import PROTOCOL_VERSION, __version__
 from .wire import (
     MAX_RESPONSE_BYTES,
     Chunk,
+    Closing,
     FrameReader,
     RemoteProtocolError,
     Response,
@@ -72,7 +73,7 @@ _ITEMS = {name: msgspec.msgpack.Decoder(method.item) for name, method in METHODS
 class _Pending:
     """A call that waits for its answer; streams also gather chunks."""
 
-    __slots__ = ("chunks", "descriptor", "error", "method", "news", "response", "unwanted")
+    __slots__ = ("chunks", "descriptor", "error", "method", "news", "ordinal", "response", "unwanted")
 
     def __init__(self, method: Method[Any, Any]) -> None:
         self.method = method
@@ -81,6 +82,7 @@ class _Pending:
         self.chunks: deque[msgspec.Raw] = deque()
         self.news = trio.Event()
         self.descriptor = -1
+        self.ordinal = 0
         self.unwanted = False  # nobody waits any more: what the answer opens must be closed
 
 
@@ -93,6 +95,7 @@ class Client:
         self._reader = FrameReader(MAX_RESPONSE_BYTES)
         self._pending: dict[int, _Pending] = {}
         self._next_id = 1
+        self._asked = 0
         self._out: list[bytes] = []
         self._wake = trio.Event()
         self._sending = False
@@ -230,21 +233,20 @@ class Client:
         self._next_id = frame_id + 1 if frame_id < 2**32 - 1 else 1
         pending = _Pending(method)
         frame = encode_call(frame_id, method, request, context)
-        alone = not self._pending and not self._out and not self._sending
-        self._pending[frame_id] = pending
-        self._post(frame, alone)
-        return frame_id, pending
-
-    def _post(self, frame: bytes, at_once: bool) -> None:
-        if at_once:
+        if not self._pending and not self._out and not self._sending:
             try:
-                sent = self._transport.send_nowait(frame)
+                frame = frame[self._transport.send_nowait(frame) :]
             except OSError as error:
                 self._lose(f"the connection broke: {error}")
-                return
-            if sent == len(frame):
-                return
-            frame = frame[sent:]
+                raise Unavailable(f"{method.name}: the connection broke: {error}") from error
+        self._asked += 1
+        pending.ordinal = self._asked
+        self._pending[frame_id] = pending
+        if frame:
+            self._post(frame)
+        return frame_id, pending
+
+    def _post(self, frame: bytes) -> None:
         self._out.append(frame)
         self._wake.set()
 
@@ -269,7 +271,7 @@ class Client:
         elif pending.error is None:
             pending.unwanted = True
             if self._gone is None:
-                self._post(encode_cancel(frame_id), at_once=False)
+                self._post(encode_cancel(frame_id))
 
     def _tell(self, method: Method[Any, Any], request: Any, context: Context) -> None:
         """Send a request whose answer nobody waits for."""
@@ -313,13 +315,15 @@ class Client:
             if pending.unwanted:
                 self._close_unwanted(pending, frame)
             pending.news.set()
+        elif isinstance(frame, Closing):
+            self._closing(frame.taken)
         elif isinstance(frame, Chunk):
             pending = self._pending.get(frame.id)
             if pending is not None:
                 pending.chunks.append(frame.data)
                 pending.news.set()
         else:
-            raise RemoteProtocolError("a server sends responses and chunks only")
+            raise RemoteProtocolError("a server sends responses, chunks and its farewell only")
 
     def _close_unwanted(self, pending: _Pending, frame: Response) -> None:
         """The caller was cancelled while the answer was on its way."""
@@ -334,6 +338,14 @@ class Client:
         elif pending.method is INGESTS_OPEN:
             ingest: OpenedIngest = _decode(_RESPONSES[INGESTS_OPEN.name], frame.result, INGESTS_OPEN)
             self._tell(INGESTS_CLOSE, CloseIngest(ingest.writer), Context())
+
+    def _closing(self, taken: int) -> None:
+        """The server ends; what it had not read is certainly not done."""
+        for frame_id, pending in list(self._pending.items()):
+            if pending.ordinal > taken:
+                del self._pending[frame_id]
+                pending.error = Unavailable(f"{pending.method.name}: the server is closing")
+                pending.news.set()
 
     def _lose(self, why: str) -> None:
         if self._gone is not None:
@@ -374,7 +386,7 @@ class _Chunks:
         raw = pending.chunks.popleft()
         self._owed += 1
         if self._owed >= CREDIT // 2 and pending.response is None:
-            self._client._post(encode_credit(self._id, self._owed), at_once=False)
+            self._client._post(encode_credit(self._id, self._owed))
             self._owed = 0
         return _decode(_ITEMS[pending.method.name], raw, pending.method)
 

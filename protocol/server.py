@@ -42,6 +42,7 @@ from .wire import (
     RemoteProtocolError,
     Request,
     encode_chunk,
+    encode_closing,
     encode_error,
     encode_result,
 )
@@ -164,6 +165,7 @@ class _Connection:
         self._reader = FrameReader(HELLO_FRAME_BYTES)
         self._session = service.open_session()
         self._greeted = False
+        self._broken = False
         self.calls: dict[int, _Call] = {}
         self._streams = 0
         self._answers: list[bytes | tuple[bytes, int]] = []  # a frame, or one with a file descriptor
@@ -177,6 +179,7 @@ class _Connection:
         self._drained.set()
         self._nursery: trio.Nursery | None = None
         self._counted = 0
+        self._taken = 0
         self._reads = trio.Semaphore(READS_AT_ONCE)
 
     async def run(self) -> None:
@@ -186,6 +189,7 @@ class _Connection:
             try:
                 await self._read_forever()
             except RemoteProtocolError as error:
+                self._broken = True
                 await self._say_goodbye(error)
             nursery.cancel_scope.cancel()
 
@@ -200,6 +204,13 @@ class _Connection:
             if isinstance(answer, tuple):
                 self._close_descriptor(answer[1])
         self._answers.clear()
+        if (
+            self._greeted and not self._broken and not self._sending
+        ):  # nothing half sent: the peer can be told what was not even read
+            try:
+                self._transport.send_nowait(encode_closing(self._taken))
+            except OSError:
+                pass
         try:
             await self._session.close()
         finally:
@@ -268,6 +279,7 @@ class _Connection:
         return True
 
     async def _serve(self, frame: Request) -> None:
+        self._taken += 1
         method = METHODS.get(frame.method)
         if method is None:
             self._refuse(frame.id, UnknownMethod(f"method {frame.method[:80]!r}"))

@@ -5,6 +5,7 @@ A frame is one msgpack array on a stream of them:
     request       [0, id, method, [arguments, context]]
     response      [1, id, error, result]              error is nil or {code, message, details, hint}
     notification  [2, method, params]                 chunk [id, data] · credit [id, count] · cancel [id]
+                                                      closing [count of requests taken]
 
 Theory of operation. `receive` only stores bytes; `next_frame` finds the end of the next frame with msgpack's
 `skip` (which builds nothing), checks its length, and decodes its head with a typed decoder; arguments and
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_RESPONSE_BYTES",
     "Cancel",
     "Chunk",
+    "Closing",
     "Credit",
     "Frame",
     "FrameReader",
@@ -39,6 +41,7 @@ __all__ = [
     "Response",
     "encode_cancel",
     "encode_chunk",
+    "encode_closing",
     "encode_credit",
     "encode_error",
     "encode_request",
@@ -94,22 +97,34 @@ class Cancel(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     id: FrameId
 
 
+class Closing(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The server ends the connection, having read `taken` requests: later ones are certainly not done."""
+
+    taken: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Notification(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     kind: int
     method: str
     params: msgspec.Raw
 
 
-Frame = Request | Response | Chunk | Credit | Cancel
+Frame = Request | Response | Chunk | Credit | Cancel | Closing
 
 _DECODE_REQUEST = msgspec.msgpack.Decoder(Request).decode
 _DECODE_RESPONSE = msgspec.msgpack.Decoder(Response).decode
 _DECODE_NOTIFICATION = msgspec.msgpack.Decoder(_Notification).decode
-_Notice = msgspec.msgpack.Decoder[Chunk] | msgspec.msgpack.Decoder[Credit] | msgspec.msgpack.Decoder[Cancel]
+_Notice = (
+    msgspec.msgpack.Decoder[Chunk]
+    | msgspec.msgpack.Decoder[Credit]
+    | msgspec.msgpack.Decoder[Cancel]
+    | msgspec.msgpack.Decoder[Closing]
+)
 _NOTICES: dict[str, _Notice] = {
     "chunk": msgspec.msgpack.Decoder(Chunk),
     "credit": msgspec.msgpack.Decoder(Credit),
     "cancel": msgspec.msgpack.Decoder(Cancel),
+    "closing": msgspec.msgpack.Decoder(Closing),
 }  # fmt: skip
 _ENCODER = msgspec.msgpack.Encoder()
 _ENCODE = _ENCODER.encode
@@ -230,6 +245,10 @@ def encode_chunk(frame_id: int, data: object) -> bytes:
 
 def encode_credit(frame_id: int, count: int) -> bytes:
     return _ENCODE((2, "credit", (frame_id, count)))
+
+
+def encode_closing(taken: int) -> bytes:
+    return _ENCODE((2, "closing", (taken,)))
 
 
 def encode_cancel(frame_id: int) -> bytes:

@@ -25,7 +25,6 @@ from orlop.protocol.wire import (
     FrameReader,
     Request,
     Response,
-    decode_params,
     encode_cancel,
     encode_chunk,
     encode_credit,
@@ -64,7 +63,7 @@ def read_frame(sample) -> Frame:
 
 
 def read_params(frame: Request):
-    return decode_params(msgspec.msgpack.Decoder(tuple[REQUESTS[frame.method], Context]), frame.params)
+    return msgspec.msgpack.Decoder(tuple[REQUESTS[frame.method], Context]).decode(frame.params)
 
 
 def written(frame: Frame) -> bytes:

@@ -472,7 +472,7 @@ async def test_a_writer_is_good_on_its_own_connection_only(served: Served) -> No
     async with served.raw() as owner, served.raw() as other:
         opened = await owner.call("ingests.open", {"ref": "mine"})
         await other.request(5, "ingests.write", {"writer": opened["writer"], "offset": 0, "data": b"theirs"})
-        assert (await other.error(5))["code"] == "NotFound"
+        assert (await other.error(5))["code"] == "FailedPrecondition"
         await owner.call("ingests.close", {"writer": opened["writer"]})
         assert (await owner.call("ingests.get", {"ref": "mine"}))["offset"] == 0
         await owner.call("ingests.abort", {"ref": "mine"})

@@ -170,9 +170,7 @@ def test_manifests_are_served_by_tag_and_through_the_index(image: Image, registr
 @pytest.mark.parametrize(
     ("wanted", "start", "stop"), [("bytes=0-9", 0, 10), ("bytes=1000-", 1000, None), ("bytes=-7", -7, None)]
 )
-def test_ranges_of_blobs(
-    image: Image, registry: FaultyRegistry, wanted: str, start: int, stop: int | None
-) -> None:
+def test_ranges_of_blobs(image: Image, registry: FaultyRegistry, wanted: str, start: int, stop: int | None) -> None:
     data = image.layer_bytes
     answer = ask(registry, image.layer, headers={"Range": wanted})
     first = start % len(data)
@@ -280,9 +278,7 @@ def test_lie_in_the_headers(registry: FaultyRegistry) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 200_000])
-def test_broken_connection_delivers_exactly_n_bytes(
-    image: Image, registry: FaultyRegistry, count: int
-) -> None:
+def test_broken_connection_delivers_exactly_n_bytes(image: Image, registry: FaultyRegistry, count: int) -> None:
     registry.fault("/blobs/", BreakAfter(count))
     connection = http.client.HTTPConnection(registry.address, timeout=10)
     got = bytearray()
@@ -290,7 +286,7 @@ def test_broken_connection_delivers_exactly_n_bytes(
         connection.request("GET", image.layer)
         reply = connection.getresponse()
         assert reply.headers["Content-Length"] == str(len(image.layer_bytes))
-        with pytest.raises(ConnectionResetError):  # noqa: PT012  how many reads succeed is up to the kernel
+        with pytest.raises(ConnectionResetError):  # how many reads succeed is up to the kernel
             while part := reply.read1(65536):
                 got += part
     finally:
@@ -299,9 +295,7 @@ def test_broken_connection_delivers_exactly_n_bytes(
 
 
 @pytest.mark.parametrize(("method", "count"), [("HEAD", 5), ("GET", None)])
-def test_connection_broken_before_the_headers(
-    registry: FaultyRegistry, method: str, count: int | None
-) -> None:
+def test_connection_broken_before_the_headers(registry: FaultyRegistry, method: str, count: int | None) -> None:
     registry.fault("/v2/", BreakAfter(count))
     with pytest.raises(ConnectionResetError):
         ask(registry, "/v2/", method)

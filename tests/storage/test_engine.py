@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,7 +70,7 @@ class running:
         self._nursery.start_soon(self.actor.run)
         return self.actor
 
-    async def __aexit__(self, *exc: Any) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.actor.wait_idle()
         self._nursery.cancel_scope.cancel()
         await self._manager.__aexit__(None, None, None)
@@ -125,7 +126,7 @@ async def test_a_defect_in_a_plan_is_an_answer(engine: StorageActor) -> None:
 
 async def test_a_plan_that_waits_for_the_world_is_a_defect(engine: StorageActor) -> None:
     async def plan(txn: Transaction) -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
 
     with pytest.raises(Internal):
         await engine.transact(plan)

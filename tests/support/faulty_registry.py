@@ -145,9 +145,7 @@ class _Tokens:
             allowed = self._form_allowed(form)
         else:
             form = parse_qs(seen.path.partition("?")[2])
-            allowed = self.user is None or seen.headers.get("authorization") == _basic(
-                self.user, self.password or ""
-            )
+            allowed = self.user is None or seen.headers.get("authorization") == _basic(self.user, self.password or "")
         if not allowed:
             return refusal(401, "UNAUTHORIZED", "incorrect username or password")
         scopes = frozenset(scope for text in form.get("scope", []) for scope in text.split())

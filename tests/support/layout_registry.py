@@ -47,7 +47,7 @@ _POLL_S = 0.02  # how soon the accepting thread notices close()
 _DRAIN_S = 5.0  # how long a reset waits for the peer to take what was sent before
 
 
-class ResetConnection(Exception):  # noqa: N818  an order to the caller, like StopIteration
+class ResetConnection(Exception):
     """Raised while answering: end the connection with a TCP reset after the bytes sent so far."""
 
 
@@ -388,9 +388,7 @@ def _wait_until_sent(connection: socket.socket, closing: threading.Event) -> Non
 def main(arguments: list[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description="Serve OCI layout folders on 127.0.0.1, read-only.")
-    parser.add_argument(
-        "--layout", action="append", required=True, metavar="REPOSITORY=DIR", help="may be repeated"
-    )
+    parser.add_argument("--layout", action="append", required=True, metavar="REPOSITORY=DIR", help="may be repeated")
     parser.add_argument("--port", type=int, default=0, help="0 (the default) takes a free one")
     options = parser.parse_args(arguments)
     layouts: dict[str, str] = {}
