@@ -138,7 +138,8 @@ class Collector:
         self._storage = storage
         self._content = content
         self._world = world
-        self._due = trio.Event()
+        self._woken = trio.Event()
+        self._dirty = False
         self._waiting: list[Promise[Collection]] = []
         self._next_expiry_ns: int | None = None
         self.runs = 0
@@ -148,7 +149,7 @@ class Collector:
         """A collection that begins after this call, and what it removed. Cancellation: it goes on unheard."""
         promise: Promise[Collection] = Promise()
         self._waiting.append(promise)
-        self._due.set()
+        self._woken.set()
         return await promise.wait()
 
     async def run(self) -> None:
@@ -157,7 +158,7 @@ class Collector:
         if not dirty:
             await self._wait()
         while True:
-            self._due = trio.Event()
+            self._dirty = False
             waiting, self._waiting = self._waiting, []
             try:
                 result = await self._collect()
@@ -177,14 +178,20 @@ class Collector:
             await self._wait()
 
     async def _wait(self) -> None:
-        """Until there is something to do: at once when asked, after a pause when something was deleted."""
-        with trio.move_on_after(self._until_expiry_s()) as expiry:
-            await self._due.wait()
-        if not expiry.cancelled_caught and not self._waiting:
-            with trio.move_on_after(PAUSE_S):
-                while not self._waiting:
-                    self._due = trio.Event()
-                    await self._due.wait()
+        """Until there is something to do: at once when asked or when something expires, after a pause when
+        something was deleted. News of a later expiry only moves the alarm."""
+        while not self._waiting:
+            with trio.move_on_after(self._until_expiry_s()) as alarm:
+                await self._woken.wait()
+            if alarm.cancelled_caught:
+                return
+            self._woken = trio.Event()
+            if self._dirty:
+                with trio.move_on_after(PAUSE_S):
+                    while not self._waiting:
+                        await self._woken.wait()
+                        self._woken = trio.Event()
+                return
 
     def _until_expiry_s(self) -> float:
         if self._next_expiry_ns is None:
@@ -193,10 +200,11 @@ class Collector:
 
     def _hear(self, news: Durable) -> None:
         if news.dirty:
-            self._due.set()
+            self._dirty = True
+            self._woken.set()
         if news.expiry_ns is not None:
             self._expires(news.expiry_ns)
-            self._due.set()  # to sleep until then instead
+            self._woken.set()
 
     def _expires(self, at_ns: int) -> None:
         if self._next_expiry_ns is None or at_ns < self._next_expiry_ns:

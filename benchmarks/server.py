@@ -31,10 +31,10 @@ async def main(config: orlop.StoreConfig, instrument: LongestStep) -> None:
             await nursery.start(orlop.serve, config)
             print("ready", flush=True)
             async for number in signals:
-                print(f"{instrument.wall_ns / 1e6:.1f} {instrument.cpu_ns / 1e6:.1f}", flush=True)
-                instrument.wall_ns = instrument.cpu_ns = 0
                 if number == signal.SIGTERM:
                     break
+                print(f"{instrument.wall_ns / 1e6:.1f} {instrument.cpu_ns / 1e6:.1f}", flush=True)
+                instrument.wall_ns = instrument.cpu_ns = 0
             nursery.cancel_scope.cancel()
 
 
