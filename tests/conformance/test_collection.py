@@ -488,7 +488,7 @@ async def test_a_deletion_is_followed_by_a_collection_without_being_asked(store:
     assert await digests(store) == [named("x")]
     await store.images.delete("app")
     with trio.fail_after(10):
-        while await digests(store):  # noqa: ASYNC110 - no event tells of collected content
+        while await digests(store):
             await trio.sleep(0.01)
 
 

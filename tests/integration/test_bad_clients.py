@@ -200,7 +200,7 @@ def head(frame_id: int, method: str) -> bytes:
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     """The server hears of a lost connection when its kernel tells it; nothing we hold says when that was."""
     with trio.fail_after(TIMEOUT_S):
-        while not await check():  # noqa: ASYNC110 - there is no event to wait for
+        while not await check():
             await trio.sleep(0.005)
 
 

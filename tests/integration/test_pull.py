@@ -208,7 +208,7 @@ def ranges(registry: LayoutRegistry, digest: str) -> list[str | None]:
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     """A cancelled call over a socket ends at the server a moment later; nothing we hold says when that was."""
     with trio.fail_after(TIMEOUT_S):
-        while not await check():  # noqa: ASYNC110 - there is no event to wait for
+        while not await check():
             await trio.sleep(0.005)
 
 
