@@ -129,6 +129,9 @@ class _LocalBlob:
         self.size = size
         self._read = read
 
+    def fileno(self) -> int | None:
+        return None
+
     async def read_at(self, offset: int, count: int) -> bytes:
         count = min(count, self.size - offset)
         if count <= 0:

@@ -35,6 +35,10 @@ class BlobReader(Protocol):
 
     size: int
 
+    def fileno(self) -> int | None:
+        """The blob's own file descriptor, read-only, where it is in reach: over a unix socket, unless the blob
+        is small. It may be read with any system call, and is closed with the reader."""
+
     async def read_at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset`; fewer at the end, none past it."""
 

@@ -396,12 +396,15 @@ class _LocalBlob:
 
     def __init__(self, world: World, fd: int, size: int) -> None:
         self._world = world
-        self.fd = fd
+        self._fd = fd
         self.size = size
+
+    def fileno(self) -> int | None:
+        return self._fd
 
     async def read_at(self, offset: int, count: int) -> bytes:
         return await self._world.workers.run(
-            Work.BYTES, self._world.files.pread, self.fd, min(count, max(0, self.size - offset)), offset
+            Work.BYTES, self._world.files.pread, self._fd, min(count, max(0, self.size - offset)), offset
         )
 
 
@@ -409,6 +412,9 @@ class _HeldBlob:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size = len(data)
+
+    def fileno(self) -> int | None:
+        return None
 
     async def read_at(self, offset: int, count: int) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -423,6 +429,9 @@ class _StreamedBlob:
         self._reader = reader
         self._context = context
         self.size = size
+
+    def fileno(self) -> int | None:
+        return None
 
     async def read_at(self, offset: int, count: int) -> bytes:
         count = min(count, self.size - offset)

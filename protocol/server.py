@@ -302,7 +302,10 @@ class _Connection:
         route = self._service.routes[method]
         if type(route) is PointRead:
             try:
-                self.answer(encode_result(frame_id, await route.run(request, context)))
+                # No wake-up of the writer: the end of this read sends it.
+                frame = encode_result(frame_id, await route.run(request, context))
+                self._answers.append(frame)
+                self._answer_bytes += len(frame)
             except OrlopError:
                 raise
             except Exception as defect:  # noqa: BLE001 - a defect is an answer
@@ -450,11 +453,14 @@ class _Connection:
 
     async def _flush(self) -> None:
         """Send what is answered, without a task switch when the peer takes it all at once."""
-        if not self._sending and self._answers and not self._chunks:
+        if self._answers and (self._sending or self._chunks):
+            self._wake.set()
+        elif self._answers:
             if len(self._answers) == 1 and isinstance(self._answers[0], bytes):
                 data = self._answers[0]
             elif any(isinstance(answer, tuple) for answer in self._answers):
-                return  # the writer sends descriptors
+                self._wake.set()  # the writer sends descriptors
+                return
             else:
                 data = b"".join(self._answers)  # type: ignore[arg-type]  # the tuples were ruled out
             self._answers.clear()
