@@ -269,11 +269,14 @@ async def test_files_and_records_agree_after_kills_amid_collections(tmp_path: Pa
                     await verify(store)
             for _ in range(3):
                 nursery.start_soon(daemon.work_until_gone, come_and_go, 4)
+            if not round_:  # whatever else the machine does, there must be something to lose
+                with trio.fail_after(60):
+                    while not images:  # its log is the only witness
+                        await trio.sleep(0.01)
             await trio.sleep(chance.uniform(0.03, 0.4))
             process.send_signal(signal.SIGKILL)
     async with daemon.store() as store:
         await verify(store)
-    assert images
     assert [pair for pair in offsets if pair[0] != pair[1]] == []
 
 
