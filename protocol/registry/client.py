@@ -7,8 +7,8 @@ caller's to check, as the bytes stream. Source: spec registry 2 to 6; OCI distri
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from hashlib import new as new_hash
 from urllib.parse import urlsplit
@@ -176,7 +176,8 @@ class Registry:
                     raise FailedPrecondition(
                         f"blob {descriptor.digest}: the registry says {length} bytes, the manifest {descriptor.size}"
                     )
-            yield _body(response, skip)
+            async with aclosing(_body(response, skip)) as body:
+                yield body
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await response.aclose()
@@ -334,7 +335,7 @@ class Registry:
         return Unavailable(context) if status >= 500 else FailedPrecondition(context)
 
 
-async def _body(response: httpx.Response, skip: int) -> AsyncIterator[bytes]:
+async def _body(response: httpx.Response, skip: int) -> AsyncGenerator[bytes, None]:
     try:
         async for piece in response.aiter_raw():
             if skip >= len(piece):
