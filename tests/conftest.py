@@ -18,6 +18,7 @@ import pytest
 import structlog
 
 import orlop
+import orlop.protocol.registry.client  # its first import takes longer than some tests wait
 from orlop.actors.config import StoreConfig
 from orlop.actors.supervisor import RunningStore, run_store
 from orlop.bin.embed import host_platform
