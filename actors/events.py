@@ -7,25 +7,30 @@ grow. What it did not read before it was trimmed is `out_of_range`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 import trio
 
-from ..protocol.messages import Context, Empty, ListEvents, SubscribeEvents
+from ..protocol.errors import InvalidArgument
+from ..protocol.filters.fields import EVENT
+from ..protocol.filters.matching import Matcher, compile_filters
+from ..protocol.identifiers import check_identifier, check_topic
+from ..protocol.messages import Context, Empty, ForwardEvent, ListEvents, Published, PublishEvent, SubscribeEvents
 from ..protocol.service import Session
-from ..protocol.world import World
+from ..protocol.world import Work, World
 from ..storage import tables
 from ..storage.engine import Transaction
-from .filtering import refuse_filters
+from .actor import Plan
 from .storage import Durable, StorageActor
 
-__all__ = ["EventsActor", "JournalLimits"]
+__all__ = ["PLANS", "EventsActor", "JournalLimits"]
 
 _TRIM_AT_ONCE = 500
 _READ_AT_ONCE = 200
 _TRIM_EVERY_S = 60.0
+_PAGE_SCANS = 40
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,26 @@ class EventsActor:
                 return trimmed
 
     async def list_page(self, request: ListEvents, _: Context) -> msgspec.Struct:
-        """Raises OutOfRange when events after `after` were trimmed; 0 means from the oldest that is kept."""
-        refuse_filters(request.filters)
+        """Raises OutOfRange when events after `after` were trimmed; 0 means from the oldest that is kept.
+
+        With filters a page may be short, or empty, and yet not the last: it is when `next` is what was given.
+        """
+        matcher = compile_filters(EVENT, request.filters)
         with self._storage.view() as view:
             floor, _head = await tables.journal_bounds(view)
-            after = request.after or floor
-            items = await tables.read_events(view, after, request.limit)
-        return _RawPage(items, after + len(items))
+        after = request.after or floor
+        found: list[msgspec.Raw] = []
+        for scans in range(_PAGE_SCANS):
+            if scans:
+                await trio.lowlevel.checkpoint()
+            wanted = min(_READ_AT_ONCE, request.limit - len(found))
+            with self._storage.view() as view:
+                events = await tables.read_events(view, after, wanted)
+            found += await self._passing(matcher, events)
+            after += len(events)  # the journal has no gaps: numbers are given in the transactions that write them
+            if not events or len(found) == request.limit:
+                break
+        return _RawPage(found, after)
 
     async def subscribe(
         self,
@@ -88,8 +106,11 @@ class EventsActor:
         __: Session,
         emit: Callable[[object], Awaitable[None]],
     ) -> Empty:
-        """Emit events as they become durable, without gap or repeat, until cancelled."""
-        refuse_filters(request.filters)
+        """Emit events as they become durable, without gap or repeat, until cancelled.
+
+        Raises InvalidArgument (filters), OutOfRange.
+        """
+        matcher = compile_filters(EVENT, request.filters)
         with self._storage.view() as view:
             floor, head = await tables.journal_bounds(view)
         position = head if request.after is None else (request.after or floor)
@@ -97,14 +118,45 @@ class EventsActor:
             news = self._news
             with self._storage.view() as view:
                 events = await tables.read_events(view, position, _READ_AT_ONCE)
-            for event in events:
+            for event in await self._passing(matcher, events):
                 await emit(event)
-            # The journal has no gaps: numbers are given in the transactions that write them.
             position += len(events)
             if not events:
                 await news.wait()
+
+    async def _passing(self, matcher: Matcher | None, events: list[msgspec.Raw]) -> list[msgspec.Raw]:
+        if matcher is None:
+            return events
+        if matcher.heavy:
+            return await self._world.workers.run(Work.BYTES, _filtered, matcher, events)
+        return _filtered(matcher, events)
 
     def _hear(self, durable: Durable) -> None:
         if durable.events:
             self._news.set()
             self._news = trio.Event()
+
+
+def _filtered(matcher: Matcher, events: list[msgspec.Raw]) -> list[msgspec.Raw]:
+    return [event for event in events if matcher.accepts(event)]
+
+
+async def publish(txn: Transaction, request: PublishEvent, context: Context) -> Published:
+    """An event of a caller's own. Source: spec metadata 14.5."""
+    check_topic(request.topic)
+    sequence = await tables.append_event(txn, context.namespace or "", request.event, topic=request.topic)
+    return Published(sequence)
+
+
+async def forward(txn: Transaction, request: ForwardEvent, _: Context) -> Published:
+    check_identifier(request.namespace, "namespace")
+    check_topic(request.topic)
+    if request.timestamp <= 0:
+        raise InvalidArgument("an event that is forwarded needs its time")
+    sequence = await tables.append_event(
+        txn, request.namespace, request.event, topic=request.topic, timestamp=request.timestamp
+    )
+    return Published(sequence)
+
+
+PLANS: Mapping[type[msgspec.Struct], Plan] = {PublishEvent: publish, ForwardEvent: forward}

@@ -41,8 +41,10 @@ from ..storage.references import (
     references,
     resource_node,
 )
-from .content import ContentActor, drop_content
+from .content import drop_content
+from .content_actor import ContentActor
 from .promise import Promise
+from .removals import RemovalActor
 from .storage import Durable, Recording, StorageActor
 
 __all__ = ["Collector"]
@@ -96,47 +98,71 @@ class _Graph:
         yield from self.rescue(self.roots)
 
     def rescue(self, start: Iterable[_Vertex]) -> Iterator[None]:
-        seen = set(start)
-        stack = list(seen)
+        seen: set[_Vertex] = set()
+        stack: list[_Vertex] = []
         steps = 0
-        while stack:
-            vertex = stack.pop()
-            self.sweepable.pop(_Vertex(vertex.kind, vertex.name), None)
-            for target in self.targets(vertex):
-                if target not in seen:
-                    seen.add(target)
-                    stack.append(target)
-            steps += 1
-            if steps % _SLICE_RECORDS == 0:
-                yield
+        for root in start:
+            if root in seen:
+                continue
+            seen.add(root)
+            stack.append(root)
+            while stack:
+                vertex = stack.pop()
+                self.sweepable.pop(_Vertex(vertex.kind, vertex.name), None)
+                for target in self.targets(vertex):
+                    if target not in seen:
+                        seen.add(target)
+                        stack.append(target)
+                steps += 1
+                if steps % _SLICE_RECORDS == 0:
+                    yield
+        while seen:  # giving back so much memory at once would hold up the loop as well
+            for _ in range(min(len(seen), _SLICE_RECORDS)):
+                seen.pop()
+            yield
 
-    def in_order(self) -> list[_Vertex]:
-        """What is left to sweep, referrers before what they refer to; rings in any order."""
-        incoming = dict.fromkeys(self.sweepable, 0)
-        for vertex in self.sweepable:
+    def in_order(self) -> Iterator[_Vertex | None]:
+        """What is left to sweep, referrers before what they refer to; rings in any order. None: take a pause."""
+        incoming: dict[_Vertex, int] = {}
+        for steps, vertex in enumerate(list(self.sweepable)):
+            incoming.setdefault(vertex, 0)
             for target in self.edges.get(vertex, ()):
-                if target in incoming:
-                    incoming[target] += 1
-        ready = [vertex for vertex, count in incoming.items() if not count]
-        order = []
-        while ready:
-            vertex = ready.pop()
-            order.append(vertex)
-            del incoming[vertex]
-            for target in self.edges.get(vertex, ()):
-                if target in incoming:
-                    incoming[target] -= 1
-                    if not incoming[target]:
-                        ready.append(target)
-        return [*order, *incoming]
+                if target in self.sweepable:
+                    incoming[target] = incoming.get(target, 0) + 1
+            if steps % _SLICE_RECORDS == 0:
+                yield None
+        waiting: list[_Vertex] = []
+        for start in list(incoming):
+            if not incoming.get(start, 1):
+                waiting.append(start)
+            while waiting:
+                vertex = waiting.pop()
+                yield vertex
+                del incoming[vertex]
+                for target in self.edges.get(vertex, ()):
+                    if target in incoming:
+                        incoming[target] -= 1
+                        if not incoming[target]:
+                            waiting.append(target)
+        yield from incoming
+
+    def forget(self) -> Iterator[None]:
+        """Let go of everything, a little at a time."""
+        self.roots.clear()
+        for held in (self.edges, self.back, self.sweepable):
+            while held:
+                for _ in range(min(len(held), _SLICE_RECORDS)):
+                    held.popitem()
+                yield
 
 
 class Collector:
     """Runs a collection when something was deleted, when something expired, and when asked."""
 
-    def __init__(self, storage: StorageActor, content: ContentActor, world: World) -> None:
+    def __init__(self, storage: StorageActor, content: ContentActor, removals: RemovalActor, world: World) -> None:
         self._storage = storage
         self._content = content
+        self._removals = removals
         self._world = world
         self._woken = trio.Event()
         self._dirty = False
@@ -228,7 +254,7 @@ class Collector:
                 break
             after = page[-1].name
         await self._drop_unheld(removed)
-        await self._content.removals_done()
+        await self._removals.done()
         if dirty is not None:
             await self._storage.transact(lambda txn: clear_dirty(txn, dirty))
         duration = (self._world.clock.monotonic_ns() - began) // 1_000_000
@@ -251,6 +277,8 @@ class Collector:
                 await trio.lowlevel.checkpoint()
             if graph.sweepable:
                 await self._sweep(namespace, graph, recording, removed)
+            for _ in graph.forget():
+                await trio.lowlevel.checkpoint()
         finally:
             self._storage.stop_recording()
 
@@ -274,6 +302,8 @@ class Collector:
                 self._note_expiry(image.labels)
         async for name, raw in _records(view, namespace, tables.CONTAINERS):
             graph.add(namespace, Kind.CONTAINER, name, tables.CONTAINERS.decode(raw), now)
+        async for name, raw in _records(view, namespace, tables.SANDBOXES):
+            graph.add(namespace, Kind.SANDBOX, name, tables.SANDBOXES.decode(raw), now)
         async for name, raw in _records(view, namespace, tables.INGESTS):
             vertex = _Vertex(Kind.INGEST, name)
             graph.sweepable[vertex] = None
@@ -290,21 +320,23 @@ class Collector:
         return graph
 
     async def _read_lease(self, view: View, namespace: str, lease: Lease, graph: _Graph, now: int) -> None:
-        if not is_root(lease, now):
-            return
-        graph.roots.append(_Vertex(Kind.LEASE, lease.id))
-        flat = is_flat(lease)
+        vertex, flat = _Vertex(Kind.LEASE, lease.id), is_flat(lease)
+        entries: list[_Vertex] = []
         cursor = b""
         while True:
             page = await page_entries(view, namespace, lease, cursor, _SLICE_RECORDS)
             for _, resource in page:
                 node = resource_node(namespace, resource.type, resource.id)
                 if node is not None:
-                    graph.roots.append(_Vertex(node.kind, node.name, flat and node.kind is not Kind.INGEST))
+                    entries.append(_Vertex(node.kind, node.name, flat and node.kind is not Kind.INGEST))
             if len(page) < _SLICE_RECORDS:
-                return
+                break
             cursor = page[-1][0]
             await trio.lowlevel.checkpoint()
+        if is_root(lease, now):
+            graph.roots += [vertex, *entries]
+        elif entries:
+            graph.edges[vertex] = tuple(entries)  # renewed in the last moment, it keeps them after all
 
     def _note_expiry(self, labels: dict[str, str]) -> None:
         expires = expiry_ns(labels)
@@ -312,7 +344,6 @@ class Collector:
             self._expires(expires)
 
     async def _sweep(self, namespace: str, graph: _Graph, recording: Recording, removed: _Counts) -> None:
-        order = graph.in_order()
         looked = 0
 
         async def sweep(txn: Transaction) -> None:
@@ -326,10 +357,17 @@ class Collector:
                 if vertex in graph.sweepable and await _remove(txn, namespace, vertex):
                     removed.count(vertex.kind)
 
-        for at in range(0, len(order), _SWEEP_AT_ONCE):
-            batch = [vertex for vertex in order[at : at + _SWEEP_AT_ONCE] if vertex in graph.sweepable]
-            if batch:
+        batch: list[_Vertex] = []
+        for vertex in graph.in_order():
+            if vertex is None:
+                await trio.lowlevel.checkpoint()
+            elif vertex in graph.sweepable:
+                batch.append(vertex)
+            if len(batch) == _SWEEP_AT_ONCE:
                 await self._storage.transact(sweep)
+                batch.clear()
+        if batch:
+            await self._storage.transact(sweep)
 
     async def _drop_unheld(self, removed: _Counts) -> None:
         """Blobs that no namespace holds: the record goes and the file is queued, in one transaction."""

@@ -15,8 +15,6 @@ from ..protocol.messages import (
     DeleteImage,
     Empty,
     GetImage,
-    ListImages,
-    Page,
     UpdateImage,
 )
 from ..protocol.records import Descriptor, Image, ImageCreate, ImageDelete, ImageUpdate, LeaseResource
@@ -28,9 +26,8 @@ from ..storage.tables import (
     append_event,
 )
 from .actor import Plan
-from .filtering import refuse_filters
 
-__all__ = ["PLANS", "get", "list_page", "record_image"]
+__all__ = ["PLANS", "get", "record_image"]
 
 _MAX_SIZE = 2**63 - 1
 
@@ -84,13 +81,6 @@ async def record_image(
 async def get(engine: Engine, request: GetImage, context: Context) -> msgspec.Raw:
     with engine.view() as view:
         return await IMAGES.encoded(view, context.namespace or "", request.name)
-
-
-async def list_page(engine: Engine, request: ListImages, context: Context) -> msgspec.Struct:
-    refuse_filters(request.filters)
-    with engine.view() as view:
-        found = await IMAGES.page(view, context.namespace or "", request.after, request.limit)
-    return Page([raw for _, raw in found.items], found.next)
 
 
 def _merged(before: Image, request: UpdateImage, now: int) -> Image:

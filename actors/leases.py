@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..protocol.errors import InvalidArgument
+from ..protocol.errors import FailedPrecondition, InvalidArgument
 from ..protocol.errors import NotImplemented as UnknownResource
 from ..protocol.identifiers import check_digest, check_name, quote
-from ..protocol.labels import stored_labels
+from ..protocol.labels import GC_EXPIRE, check_mask, merge_map, stored_labels
 from ..protocol.messages import (
     AddLeaseResource,
     Context,
@@ -20,18 +20,18 @@ from ..protocol.messages import (
     Empty,
     GetLease,
     ListLeaseResources,
-    ListLeases,
-    Page,
     ResourcePage,
+    UpdateLease,
 )
 from ..protocol.records import Lease, LeaseResource
 from ..storage.engine import Engine, Transaction
 from ..storage.lease_entries import end_lease, join_lease, leave_lease, page_entries
+from ..storage.references import is_flat, is_root
 from ..storage.tables import LEASES
 from .actor import Plan
-from .filtering import refuse_filters
+from .timestamps import rfc3339
 
-__all__ = ["PLANS", "check_resource", "get", "lease_id", "list_page", "resources_page"]
+__all__ = ["PLANS", "check_resource", "get", "lease_id", "resources_page"]
 
 
 def lease_id(now_ns: int, token: bytes) -> str:
@@ -41,8 +41,31 @@ def lease_id(now_ns: int, token: bytes) -> str:
 
 async def create(txn: Transaction, request: CreateLease, context: Context) -> msgspec.Raw:
     check_name(request.id, "lease id")
-    lease = Lease(request.id, txn.now_ns, stored_labels(request.labels))
-    return await LEASES.insert(txn, context.namespace or "", request.id, lease)
+    labels = stored_labels({**request.labels, **_expiry(txn, request.expires_in_s)})
+    return await LEASES.insert(txn, context.namespace or "", request.id, Lease(request.id, txn.now_ns, labels))
+
+
+async def update(txn: Transaction, request: UpdateLease, context: Context) -> msgspec.Raw:
+    """containerd has no such operation; renewing a lease needs one. A lease that has expired stays so."""
+    namespace = context.namespace or ""
+    before = await LEASES.get(txn, namespace, request.id)
+    what = f"lease {quote(request.id)}"
+    check_mask(request.mask, ("labels",), ("labels",), what)
+    if not is_root(before, txn.now_ns):
+        raise FailedPrecondition(f"{what} has expired")
+    labels = before.labels
+    if request.expires_in_s is None or request.mask or request.labels:
+        labels = merge_map(before.labels, request.labels, request.mask, "labels")
+    labels = stored_labels({**labels, **_expiry(txn, request.expires_in_s)})
+    after = msgspec.structs.replace(before, labels=labels)
+    if is_flat(after) and not is_flat(before):
+        txn.made_garbage()
+    return await LEASES.replace(txn, namespace, request.id, after)
+
+
+def _expiry(txn: Transaction, in_s: int | None) -> dict[str, str]:
+    """The label's resolution is a second: never sooner than asked for."""
+    return {} if in_s is None else {GC_EXPIRE: rfc3339(txn.now_ns + (in_s + 1) * 1_000_000_000)}
 
 
 async def delete(txn: Transaction, request: DeleteLease, context: Context) -> Empty:
@@ -88,13 +111,6 @@ async def get(engine: Engine, request: GetLease, context: Context) -> msgspec.Ra
         return await LEASES.encoded(view, context.namespace or "", request.id)
 
 
-async def list_page(engine: Engine, request: ListLeases, context: Context) -> msgspec.Struct:
-    refuse_filters(request.filters)
-    with engine.view() as view:
-        found = await LEASES.page(view, context.namespace or "", request.after, request.limit)
-    return Page([raw for _, raw in found.items], found.next)
-
-
 async def resources_page(engine: Engine, request: ListLeaseResources, context: Context) -> ResourcePage:
     namespace = context.namespace or ""
     try:
@@ -113,4 +129,5 @@ PLANS: Mapping[type[msgspec.Struct], Plan] = {
     DeleteLease: delete,
     AddLeaseResource: add,
     DeleteLeaseResource: remove,
+    UpdateLease: update,
 }

@@ -75,6 +75,7 @@ async def get(engine: Engine, request: GetNamespace, _: Context) -> Namespace:
 
 
 async def list_page(engine: Engine, request: ListNamespaces, _: Context) -> NamespacePage:
+    """Its filters are ignored, as containerd does."""
     with engine.view() as view:
         found = await tables.page_namespaces(view, request.after, request.limit)
     return NamespacePage(found, found[-1].name if len(found) == request.limit else "")

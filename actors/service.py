@@ -17,13 +17,15 @@ from ..protocol.methods import Method
 from ..protocol.service import Answer, Ordered, PointRead, Reply, Route, Session, Stream, Task
 from ..protocol.version import PROTOCOL_VERSION, STORE_FORMAT, __version__
 from ..protocol.world import World
-from ..storage.engine import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_WRITES
-from . import content, images, leases, namespaces
-from .actor import PlanActor, Result
-from .content import ContentActor, OpenReader
+from ..storage.engine import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS, MAX_TRANSACTION_WRITES
+from . import batch, containers, content, images, leases, listing, namespaces, sandboxes
+from .actor import Result
+from .content_actor import ContentActor, OpenReader
 from .events import EventsActor
 from .gc import Collector
 from .ingest import Writer
+from .introspection import Introspection
+from .planning import Plans
 from .storage import StorageActor
 from .transfer import TransferActor
 
@@ -92,20 +94,16 @@ class StoreService:
         *,
         store_id: str,
         storage: StorageActor,
-        namespace_actor: PlanActor,
-        image_actor: PlanActor,
-        content_plans: PlanActor,
-        lease_actor: PlanActor,
+        plans: Plans,
         content_actor: ContentActor,
         events: EventsActor,
         collector: Collector,
         transfer: TransferActor,
+        introspection: Introspection,
         world: World,
     ) -> None:
         self._store_id = store_id
-        self._storage = storage
-        self._images = image_actor
-        self._leases = lease_actor
+        self._plans = plans
         self._content = content_actor
         self._collector = collector
         self._world = world
@@ -116,28 +114,48 @@ class StoreService:
         def read(fn: Any) -> PointRead:
             return PointRead(lambda request, context: fn(storage, request, context))
 
-        def listing(fn: Any) -> Task:
+        def task(fn: Any) -> Task:
             return Task(lambda request, context, _: fn(storage, request, context))
+
+        def page(of: listing.Listing) -> Task:
+            return Task(lambda request, context, _: of.page(storage, world.workers, request, context))
+
+        def stream(of: listing.Listing) -> Stream:
+            return Stream(lambda request, context, _, emit: of.stream(storage, world.workers, request, context, emit))
 
         def simple(fn: Any) -> Task:
             return Task(lambda request, context, _: fn(request, context))
 
         self.routes: Mapping[Method[Any, Any], Route] = {
-            t.NAMESPACES_CREATE: namespace_actor.route,
+            t.NAMESPACES_CREATE: plans.namespaces.route,
             t.NAMESPACES_GET: read(namespaces.get),
-            t.NAMESPACES_LIST: listing(namespaces.list_page),
-            t.NAMESPACES_UPDATE: namespace_actor.route,
-            t.NAMESPACES_DELETE: namespace_actor.route,
-            t.IMAGES_CREATE: image_actor.route,
+            t.NAMESPACES_LIST: task(namespaces.list_page),
+            t.NAMESPACES_UPDATE: plans.namespaces.route,
+            t.NAMESPACES_DELETE: plans.namespaces.route,
+            t.IMAGES_CREATE: plans.images.route,
             t.IMAGES_GET: read(images.get),
-            t.IMAGES_LIST: listing(images.list_page),
-            t.IMAGES_UPDATE: image_actor.route,
+            t.IMAGES_LIST: page(listing.IMAGES),
+            t.IMAGES_UPDATE: plans.images.route,
             t.IMAGES_DELETE: Task(self._delete_image),
+            t.IMAGES_STREAM: stream(listing.IMAGES),
+            t.CONTAINERS_CREATE: plans.containers.route,
+            t.CONTAINERS_GET: read(containers.get),
+            t.CONTAINERS_LIST: page(listing.CONTAINERS),
+            t.CONTAINERS_STREAM: stream(listing.CONTAINERS),
+            t.CONTAINERS_UPDATE: plans.containers.route,
+            t.CONTAINERS_DELETE: plans.containers.route,
+            t.SANDBOXES_CREATE: plans.sandboxes.route,
+            t.SANDBOXES_GET: read(sandboxes.get),
+            t.SANDBOXES_LIST: page(listing.SANDBOXES),
+            t.SANDBOXES_STREAM: stream(listing.SANDBOXES),
+            t.SANDBOXES_UPDATE: plans.sandboxes.route,
+            t.SANDBOXES_DELETE: plans.sandboxes.route,
             t.CONTENT_INFO: read(content.get_info),
-            t.CONTENT_LIST: listing(content.list_page),
-            t.CONTENT_UPDATE: content_plans.route,
-            t.CONTENT_DELETE: content_plans.route,
-            t.CONTENT_PUT: content_plans.route,
+            t.CONTENT_LIST: page(listing.CONTENT_INFOS),
+            t.CONTENT_STREAM: stream(listing.CONTENT_INFOS),
+            t.CONTENT_UPDATE: plans.content.route,
+            t.CONTENT_DELETE: plans.content.route,
+            t.CONTENT_PUT: plans.content.route,
             t.CONTENT_OPEN: Task(self._open_content),
             t.CONTENT_READ: Stream(self._read_content),
             t.CONTENT_CLOSE: Task(self._close_content),
@@ -148,16 +166,23 @@ class StoreService:
             t.INGESTS_CLOSE: Task(self._close_ingest),
             t.INGESTS_GET: simple(content_actor.ingest_status),
             t.INGESTS_LIST: simple(content_actor.ingests_page),
-            t.INGESTS_ABORT: content_plans.route,
+            t.INGESTS_ABORT: plans.content.route,
             t.LEASES_CREATE: Task(self._create_lease),
             t.LEASES_GET: read(leases.get),
-            t.LEASES_LIST: listing(leases.list_page),
+            t.LEASES_LIST: page(listing.LEASES),
+            t.LEASES_STREAM: stream(listing.LEASES),
+            t.LEASES_UPDATE: plans.leases.route,
             t.LEASES_DELETE: Task(self._delete_lease),
-            t.LEASES_ADD: lease_actor.route,
-            t.LEASES_REMOVE: lease_actor.route,
-            t.LEASES_RESOURCES: listing(leases.resources_page),
+            t.LEASES_ADD: plans.leases.route,
+            t.LEASES_REMOVE: plans.leases.route,
+            t.LEASES_RESOURCES: task(leases.resources_page),
             t.EVENTS_LIST: simple(events.list_page),
             t.EVENTS_SUBSCRIBE: Stream(events.subscribe),
+            t.EVENTS_PUBLISH: plans.events.route,
+            t.EVENTS_FORWARD: plans.events.route,
+            t.BATCH: Task(self._batch),
+            t.INTROSPECTION_SERVER: simple(introspection.server),
+            t.INTROSPECTION_PLUGINS: simple(introspection.plugins),
             t.GC_COLLECT: Task(self._collect),
             t.TRANSFER_PULL: Stream(transfer.pull),
         }
@@ -170,7 +195,11 @@ class StoreService:
             store_format=STORE_FORMAT,
             pid=self._world.pid,
             capabilities=["descriptors"],
-            limits=Limits(transaction_writes=MAX_TRANSACTION_WRITES, transaction_bytes=MAX_TRANSACTION_BYTES),
+            limits=Limits(
+                transaction_operations=MAX_TRANSACTION_OPERATIONS,
+                transaction_writes=MAX_TRANSACTION_WRITES,
+                transaction_bytes=MAX_TRANSACTION_BYTES,
+            ),
         )
 
     def open_session(self) -> StoreSession:
@@ -207,7 +236,7 @@ class StoreService:
     # images and leases
 
     async def _delete_image(self, request: m.DeleteImage, context: Context, _: Session) -> Result:
-        done = await self._images.ask(request, context)
+        done = await self._plans.images.ask(request, context)
         if request.sync:
             await self._collector.collect()
         return done
@@ -216,13 +245,17 @@ class StoreService:
         if not request.id:
             made_up = leases.lease_id(self._world.clock.now_ns(), self._world.random.token(3))
             request = msgspec.structs.replace(request, id=made_up)
-        return await self._leases.ask(request, context)
+        return await self._plans.leases.ask(request, context)
 
     async def _delete_lease(self, request: m.DeleteLease, context: Context, _: Session) -> Result:
-        done = await self._leases.ask(request, context)
+        done = await self._plans.leases.ask(request, context)
         if request.sync:
             await self._collector.collect()
         return done
+
+    async def _batch(self, request: m.Batch, context: Context, _: Session) -> Result:
+        prepared = batch.prepare(request, self._plans.batchable, self._world)
+        return await self._plans.batches.ask(prepared, context)
 
     async def _collect(self, _: m.Collect, __: Context, ___: Session) -> Result:
         return await self._collector.collect()

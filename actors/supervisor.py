@@ -17,21 +17,23 @@ import trio
 from ..protocol.api import Store
 from ..protocol.errors import StoreFailed
 from ..protocol.identifiers import DEFAULT_NAMESPACE
-from ..protocol.messages import Context
+from ..protocol.messages import Context, Plugin
 from ..protocol.registry.platforms import Platform
 from ..protocol.server import Budget, serve_listener
+from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Address, Listener, Work, World
 from ..storage.blobs.local import LocalBlobs
 from ..storage.engine import KeyValue
 from ..storage.leveldb import LevelDBStore
 from ..storage.lock import Holder, StoreLock
-from . import content, images, leases, namespaces
-from .actor import PlanActor
 from .caller import LocalCaller
 from .config import StoreConfig
-from .content import ContentActor
+from .content_actor import ContentActor
 from .events import EventsActor, JournalLimits
 from .gc import Collector
+from .introspection import Introspection
+from .planning import Plans
+from .removals import RemovalActor
 from .service import StoreService
 from .storage import StorageActor
 from .transfer import TransferActor
@@ -108,15 +110,16 @@ async def _running(
 ) -> AsyncIterator[RunningStore]:
     storage = StorageActor(engine, world)
     content_actor = ContentActor(storage, blobs, world)
-    collector = Collector(storage, content_actor, world)
+    removals = RemovalActor(storage, blobs, world)
+    collector = Collector(storage, content_actor, removals, world)
     journal = JournalLimits(config.journal.events, config.journal.age_s)
     events = EventsActor(storage, journal, world)
-    plans = {name: PlanActor(table, storage) for name, table in _PLANS.items()}
+    plans = Plans(storage)
     transfer = TransferActor(
         storage,
         content_actor,
-        plans["content"],
-        plans["leases"],
+        plans.content,
+        plans.leases,
         host,
         world,
         stall_s=config.transfer.stall_s,
@@ -127,21 +130,20 @@ async def _running(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine_room.keep, storage.run)
             try:
+                store_id = await storage.check_format()
                 service = StoreService(
-                    store_id=await storage.check_format(),
+                    store_id=store_id,
                     storage=storage,
-                    namespace_actor=plans["namespaces"],
-                    image_actor=plans["images"],
-                    content_plans=plans["content"],
-                    lease_actor=plans["leases"],
+                    plans=plans,
                     content_actor=content_actor,
                     events=events,
                     collector=collector,
                     transfer=transfer,
+                    introspection=Introspection(store_id, _PLUGINS, world),
                     world=world,
                 )
                 await nursery.start(domains.keep_started, content_actor.run)
-                for actor in (events.run, collector.run, *(plan.run for plan in plans.values())):
+                for actor in (events.run, removals.run, collector.run, *(plan.run for plan in plans.all)):
                     nursery.start_soon(domains.keep, actor)
                 session = service.open_session()
                 async with trio.open_nursery() as listeners:
@@ -213,12 +215,13 @@ def _leaf(group: BaseException) -> BaseException:
     return group
 
 
-_PLANS = {
-    "namespaces": namespaces.PLANS,
-    "images": images.PLANS,
-    "content": content.PLANS,
-    "leases": leases.PLANS,
-}
+_PLUGINS = [
+    Plugin("io.orlop.metadata.v1", "leveldb", exports={"format": str(STORE_FORMAT)}),
+    Plugin("io.orlop.content.v1", "local"),
+    Plugin("io.orlop.event.v1", "journal"),
+    Plugin("io.orlop.gc.v1", "mark-sweep"),
+    Plugin("io.orlop.transfer.v1", "registry"),
+]
 
 
 async def _listen(

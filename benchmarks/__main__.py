@@ -188,8 +188,8 @@ def baseline_read(path: Path) -> float:
 def longest(what: str, process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGUSR1)
     assert process.stdout is not None
-    wall, cpu = process.stdout.readline().split()
-    print(f"longest step of the loop, {what}: {wall} ms wall, {cpu} ms of CPU")
+    wall, cpu, task = process.stdout.readline().split()
+    print(f"longest step of the loop, {what}: {wall} ms wall, {cpu} ms of CPU ({task})")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sys
 import click
 
 from ..protocol.errors import OrlopError
-from .commands import content, events, images, namespaces, pull, version
+from .commands import containers, content, events, images, leases, namespaces, pull, server, version
 from .output import EXIT_FAILED, fail
 from .session import Session
 
@@ -23,6 +23,7 @@ __all__ = ["main"]
 @click.option("--address", "-a", metavar="ADDRESS", help="A server: unix:PATH or tcp:HOST:PORT.")
 @click.option("--store", "-s", metavar="DIR", help="A store's folder, used without any daemon.")
 @click.option("--namespace", "-n", metavar="NAME", help="Default: $ORLOP_NAMESPACE, $CONTAINERD_NAMESPACE, default.")
+@click.option("--lease", metavar="ID", help="What the command makes joins this lease.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="For the whole command.")
 @click.option("--debug", is_flag=True, help="Log to stderr, and show where errors come from.")
 @click.version_option(version.__version__, "--version", "-v", prog_name="orlop")
@@ -32,6 +33,7 @@ def cli(
     address: str | None,
     store: str | None,
     namespace: str | None,
+    lease: str | None,
     timeout: float | None,
     debug: bool,
 ) -> None:
@@ -40,18 +42,21 @@ def cli(
     \b
     orlop pull redis                         # docker.io/library/redis:latest
     orlop --store ./store images ls          # no daemon needed
-    orlop -n ci content ls --json
+    orlop -n ci content ls --json 'labels.team==build'
     """
     if address and store:
         raise click.UsageError("--address and --store exclude each other")
-    context.obj = Session.find(address, store, namespace, timeout, debug, os.environ)
+    context.obj = Session.find(address, store, namespace, lease, timeout, debug, os.environ)
 
 
 cli.add_command(pull.pull)
 for group, aliases in (
     (images.images, ("image", "i")),
     (namespaces.namespaces, ("namespace", "ns")),
-    (content.content, ("c",)),
+    (containers.containers, ("container", "c")),
+    (content.content, ()),
+    (leases.leases, ("lease",)),
+    (server.plugins, ("plugin",)),
     (events.events, ("event",)),
 ):
     cli.add_command(group)
@@ -60,6 +65,7 @@ for group, aliases in (
         if hidden is not group:
             cli.add_command(hidden)
 cli.add_command(version.version)
+cli.add_command(server.info)
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ class Session:
     address: str | None
     folder: str | None
     namespace: str
+    lease: str | None
     timeout_s: float | None
 
     @classmethod
@@ -43,6 +44,7 @@ class Session:
         address: str | None,
         store: str | None,
         namespace: str | None,
+        lease: str | None,
         timeout_s: float | None,
         debug: bool,
         environment: Mapping[str, str],
@@ -57,7 +59,7 @@ class Session:
                 else:
                     store = _own_store(environment)
         folder = None if address else os.path.abspath(store or "")
-        return cls(address, folder, name or DEFAULT_NAMESPACE, timeout_s)
+        return cls(address, folder, name or DEFAULT_NAMESPACE, lease, timeout_s)
 
     def run(self, command: Callable[[Store], Awaitable[T]]) -> T:
         """Run a command against the store. Raises OrlopError; Ctrl-C leaves nothing behind."""
@@ -69,7 +71,7 @@ class Session:
             with trio.move_on_after(float("inf") if self.timeout_s is None else self.timeout_s):
                 if self.address is not None:
                     async with connect(self.address, namespace=self.namespace) as store:
-                        return await command(store)
+                        return await command(self._leased(store))
                 return await self._in_folder(command)
         except StoreFailed as failure:
             cause = failure.__cause__
@@ -78,6 +80,9 @@ class Session:
             raise
         raise DeadlineExceeded(f"not done within {self.timeout_s} s")
 
+    def _leased(self, store: Store) -> Store:
+        return store if self.lease is None else store.with_lease(self.lease)
+
     async def _in_folder(self, command: Callable[[Store], Awaitable[T]]) -> T:
         """Open the folder's store, or meet whoever has it. A holder that is about to end lets us try again."""
         assert self.folder is not None
@@ -85,7 +90,7 @@ class Session:
         while True:
             try:
                 async with open_store(self.folder, namespace=self.namespace) as store:
-                    return await command(store)
+                    return await command(self._leased(store))
             except StoreInUse as in_use:
                 holder = in_use.holder
                 socket = holder.socket if holder else ""
@@ -96,7 +101,7 @@ class Session:
                 try:
                     async with connect(f"unix:{socket}", namespace=self.namespace) as store:
                         patience = trio.current_time() + MEET_S
-                        return await command(store)
+                        return await command(self._leased(store))
                 except Unavailable:  # certainly not done: the holder ended, or is ending
                     if trio.current_time() > patience:
                         raise

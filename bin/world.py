@@ -167,13 +167,11 @@ class SocketTransport:
         self._ancillary_bytes = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 
     async def receive(self) -> tuple[bytes, list[int]]:
-        if not self.descriptors:
-            data = await self._socket.recv(self._want)
-            self._want = _RECEIVE_MORE_BYTES if len(data) >= _RECEIVE_BYTES else _RECEIVE_BYTES
-            return data, []
-        data, ancillary, flags, _ = await self._socket.recvmsg(
-            self._want, self._ancillary_bytes, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-        )
+        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            data, ancillary, flags = self._receive_now()
+        except BlockingIOError:  # a false alarm
+            return await self.receive()
         self._want = _RECEIVE_MORE_BYTES if len(data) >= _RECEIVE_BYTES else _RECEIVE_BYTES
         if not ancillary:
             return data, []
@@ -186,6 +184,14 @@ class SocketTransport:
                 os.close(fd)
             raise OSError("file descriptors were lost on the way: too many open files")
         return data, list(fds)
+
+    def _receive_now(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        if not self.descriptors:
+            return self._raw.recv(self._want), [], 0
+        data, ancillary, flags, _ = self._raw.recvmsg(
+            self._want, self._ancillary_bytes, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        )
+        return data, ancillary, flags
 
     async def send(self, data: bytes | bytearray | memoryview, descriptor: int | None = None) -> None:
         rest = memoryview(data)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .actors.config import JournalConfig, StoreConfig, TransferConfig
 from .bin.embed import connect, open_store, serve
 from .protocol import errors
-from .protocol.api import BlobReader, IngestWriter, Store
+from .protocol.api import BlobReader, IngestWriter, Store, Transaction
 from .protocol.messages import (
     Collection,
     Context,
@@ -19,6 +19,7 @@ from .protocol.messages import (
     PullImage,
     PullProgress,
     PullState,
+    Resource,
     Welcome,
 )
 from .protocol.records import (
@@ -34,6 +35,9 @@ from .protocol.records import (
     Lease,
     LeaseResource,
     Namespace,
+    Opaque,
+    Runtime,
+    Sandbox,
 )
 from .protocol.registry.references import normalize as normalize_reference
 from .protocol.version import __version__
@@ -59,11 +63,16 @@ __all__ = [
     "Lease",
     "LeaseResource",
     "Namespace",
+    "Opaque",
     "PullImage",
     "PullProgress",
     "PullState",
+    "Resource",
+    "Runtime",
+    "Sandbox",
     "Store",
     "StoreConfig",
+    "Transaction",
     "TransferConfig",
     "Welcome",
     "World",

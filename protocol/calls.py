@@ -39,7 +39,7 @@ def decode_call(method: Method[Any, Any], params: msgspec.Raw | bytes) -> tuple[
 
 def check_call(method: Method[Any, Any], request: Any, context: Context) -> tuple[Any, Context]:
     """What a call in this process would be if it had come over a socket; the bytes of a write are left alone."""
-    if method.large:
+    if method.bulk:
         return request, context
     try:
         params = _ENCODE((request, context))

@@ -58,6 +58,7 @@ __all__ = [
     "WireError",
     "error_from_wire",
     "error_to_wire",
+    "prefixed",
 ]
 
 MAX_MESSAGE_CHARS = 4096  # an error is a sentence, not a document
@@ -224,6 +225,13 @@ def error_from_wire(wire: WireError) -> OrlopError:
         link.__cause__ = cause
         link = cause
     return error
+
+
+def prefixed(context: str, error: OrlopError) -> OrlopError:
+    """The same class with more context in front."""
+    kind = next(kind for kind in type(error).__mro__ if kind in CLASSES)
+    inner: OrlopError = kind(text=f"{context}: {error.message}", hint=error.hint)
+    return inner
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

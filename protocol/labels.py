@@ -6,6 +6,7 @@ Source: spec metadata 4 and 8.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from .errors import InvalidArgument
 from .identifiers import quote
@@ -24,6 +25,8 @@ __all__ = [
     "source_label",
     "stored_labels",
 ]
+
+V = TypeVar("V")
 
 MAX_LABEL_BYTES = 4096  # key and value together, in UTF-8
 MAX_MASK_PATHS = 512
@@ -70,8 +73,8 @@ def stored_labels(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def merge_map(
-    current: Mapping[str, str], given: Mapping[str, str], paths: Sequence[str] | None, field: str
-) -> dict[str, str]:
+    current: Mapping[str, V], given: Mapping[str, V], paths: Sequence[str] | None, field: str
+) -> dict[str, V]:
     """Apply the mask paths that concern the map `field` and return the new map.
 
     No mask (or an empty one), or the path `field` itself, replaces the map; `field.<key>` sets that key, or

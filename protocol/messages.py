@@ -11,7 +11,19 @@ from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
-from .records import ContentInfo, Descriptor, Event, Image, IngestStatus, Lease, LeaseResource, Namespace
+from .records import (
+    Container,
+    ContentInfo,
+    Descriptor,
+    Event,
+    EventPayload,
+    Image,
+    IngestStatus,
+    Lease,
+    LeaseResource,
+    Namespace,
+    Sandbox,
+)
 
 PAGE_LIMIT_MAX = 1000
 PAGE_LIMIT_DEFAULT = 200
@@ -23,6 +35,7 @@ MAX_INLINE_BYTES = 16 * 1024
 Limit = Annotated[int, msgspec.Meta(ge=1, le=PAGE_LIMIT_MAX)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Handle = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Lifetime = Annotated[int, msgspec.Meta(ge=1, le=10 * 365 * 24 * 3600)]
 R = TypeVar("R")
 
 
@@ -45,6 +58,20 @@ class Page(msgspec.Struct, Generic[R], frozen=True):
 
     items: list[R]
     next: str = ""
+
+
+class ListRecords(msgspec.Struct, frozen=True):
+    """One page of a list, or of the chunks of its streaming form, of at most `limit` records.
+
+    `filters`: records that match any of them; none, or an empty one, lets everything pass. A page may be short
+    and yet have a `next`: the store looks at a bounded number of records for each.
+    `fields`: leave out all others but those that a record must have; none named, leave out nothing.
+    """
+
+    filters: list[str] = []
+    after: str = ""
+    limit: Limit = PAGE_LIMIT_DEFAULT
+    fields: list[str] = []
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -71,6 +98,7 @@ class Limits(msgspec.Struct, frozen=True):
     chunk_bytes: int = MAX_CHUNK_BYTES
     write_bytes: int = MAX_WRITE_BYTES
     inline_bytes: int = MAX_INLINE_BYTES
+    transaction_operations: int = 250
     transaction_writes: int = 1000
     transaction_bytes: int = 1024 * 1024
 
@@ -102,6 +130,8 @@ class GetNamespace(msgspec.Struct, frozen=True):
 class ListNamespaces(msgspec.Struct, frozen=True):
     after: str = ""
     limit: Limit = PAGE_LIMIT_DEFAULT
+    filters: list[str] = []
+    """Taken and ignored, as containerd does; nothing of a namespace is filterable."""
 
 
 class UpdateNamespace(msgspec.Struct, frozen=True):
@@ -129,10 +159,8 @@ class GetImage(msgspec.Struct, frozen=True):
     name: str
 
 
-class ListImages(msgspec.Struct, frozen=True):
-    filters: list[str] = []
-    after: str = ""
-    limit: Limit = PAGE_LIMIT_DEFAULT
+class ListImages(ListRecords, frozen=True):
+    pass
 
 
 class UpdateImage(msgspec.Struct, frozen=True):
@@ -151,6 +179,60 @@ class DeleteImage(msgspec.Struct, frozen=True):
     """Answer when a collection that began after the delete has ended."""
 
 
+# containers ----------------------------------------------------------------------------------------------
+
+
+class CreateContainer(msgspec.Struct, frozen=True):
+    """The times in `container` are ignored: the store sets them."""
+
+    container: Container
+
+
+class GetContainer(msgspec.Struct, frozen=True):
+    id: str
+
+
+class ListContainers(ListRecords, frozen=True):
+    pass
+
+
+class UpdateContainer(msgspec.Struct, frozen=True):
+    """Paths: labels, labels.<key>, extensions, extensions.<key>, spec, image, snapshotkey."""
+
+    container: Container
+    mask: list[str] | None = None
+
+
+class DeleteContainer(msgspec.Struct, frozen=True):
+    id: str
+
+
+# sandboxes -----------------------------------------------------------------------------------------------
+
+
+class CreateSandbox(msgspec.Struct, frozen=True):
+    sandbox: Sandbox
+
+
+class GetSandbox(msgspec.Struct, frozen=True):
+    sandbox_id: str
+
+
+class ListSandboxes(ListRecords, frozen=True):
+    pass
+
+
+class UpdateSandbox(msgspec.Struct, frozen=True):
+    """Paths: labels, labels.<key>, extensions, extensions.<key>, spec, runtime."""
+
+    sandbox: Sandbox
+    mask: list[str] | None = None
+
+
+class DeleteSandbox(msgspec.Struct, frozen=True):
+    sandbox_id: str
+
+
 # content -------------------------------------------------------------------------------------------------
 
 
@@ -158,10 +240,8 @@ class GetContent(msgspec.Struct, frozen=True):
     digest: str
 
 
-class ListContent(msgspec.Struct, frozen=True):
-    filters: list[str] = []
-    after: str = ""
-    limit: Limit = PAGE_LIMIT_DEFAULT
+class ListContent(ListRecords, frozen=True):
+    pass
 
 
 class UpdateContent(msgspec.Struct, frozen=True):
@@ -276,20 +356,30 @@ class AbortIngest(msgspec.Struct, frozen=True):
 
 
 class CreateLease(msgspec.Struct, frozen=True):
-    """`id` empty: the store makes one up."""
+    """`id` empty: the store makes one up. `expires_in_s`: seconds, by the store's clock; it becomes the label
+    `containerd.io/gc.expire`."""
 
     id: str = ""
     labels: dict[str, str] = {}
+    expires_in_s: Lifetime | None = None
 
 
 class GetLease(msgspec.Struct, frozen=True):
     id: str
 
 
-class ListLeases(msgspec.Struct, frozen=True):
-    filters: list[str] = []
-    after: str = ""
-    limit: Limit = PAGE_LIMIT_DEFAULT
+class ListLeases(ListRecords, frozen=True):
+    pass
+
+
+class UpdateLease(msgspec.Struct, frozen=True):
+    """Paths: labels, labels.<key>. `expires_in_s` sets the label `containerd.io/gc.expire` beside them; with it, and
+    neither labels nor a mask, nothing else changes."""
+
+    id: str
+    labels: dict[str, str] = {}
+    mask: list[str] | None = None
+    expires_in_s: Lifetime | None = None
 
 
 class DeleteLease(msgspec.Struct, frozen=True):
@@ -335,6 +425,104 @@ class SubscribeEvents(msgspec.Struct, frozen=True):
 
     after: Size | None = None
     filters: list[str] = []
+
+
+class PublishEvent(msgspec.Struct, frozen=True):
+    """An event of the caller's own, in the request's namespace, stamped by the store."""
+
+    topic: str
+    event: EventPayload
+
+
+class ForwardEvent(msgspec.Struct, frozen=True):
+    """An event that happened elsewhere, passed on with its own namespace and time."""
+
+    timestamp: int
+    namespace: str
+    topic: str
+    event: EventPayload
+
+
+class Published(msgspec.Struct, frozen=True):
+    sequence: int
+
+
+# several changes as one ------------------------------------------------------------------------------------
+
+
+class Resource(Enum):
+    NAMESPACE = "namespace"
+    IMAGE = "image"
+    CONTAINER = "container"
+    SANDBOX = "sandbox"
+    CONTENT = "content"
+    LEASE = "lease"
+
+
+class Condition(Enum):
+    EXISTS = "exists"
+    ABSENT = "absent"
+    UNCHANGED = "unchanged"
+
+
+class Precondition(msgspec.Struct, frozen=True):
+    """What must hold for a batch to be done. `record`: with UNCHANGED, the whole record as it was read."""
+
+    resource: Resource
+    name: str
+    condition: Condition
+    record: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One change of a batch: a method that may stand in one, and its arguments."""
+
+    method: str
+    arguments: msgspec.Raw
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Changes that happen all or not at all, in their order, in the request's namespace."""
+
+    operations: list[Operation]
+    preconditions: list[Precondition] = []
+
+
+class BatchResult(msgspec.Struct, frozen=True):
+    """What each operation would have answered by itself."""
+
+    results: list[msgspec.Raw]
+
+
+# introspection -------------------------------------------------------------------------------------------
+
+
+class GetServer(msgspec.Struct, frozen=True):
+    pass
+
+
+class ServerInfo(msgspec.Struct, frozen=True):
+    """`uuid` is the store's own and stays with the data; `pidns` is 0 where there is none."""
+
+    uuid: str
+    pid: int
+    pidns: int
+    version: str
+
+
+class ListPlugins(msgspec.Struct, frozen=True):
+    filters: list[str] = []
+
+
+class Plugin(msgspec.Struct, frozen=True):
+    type: str
+    id: str
+    capabilities: list[str] = []
+    exports: dict[str, str] = {}
+
+
+class Plugins(msgspec.Struct, frozen=True):
+    items: list[Plugin]
 
 
 # collection ----------------------------------------------------------------------------------------------
@@ -416,3 +604,5 @@ ContentPage = Page[ContentInfo]
 IngestPage = Page[IngestStatus]
 LeasePage = Page[Lease]
 ResourcePage = Page[LeaseResource]
+ContainerPage = Page[Container]
+SandboxPage = Page[Sandbox]

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from . import messages as m
-from .records import ContentInfo, Event, Image, IngestStatus, Lease, Namespace
+from .records import Container, ContentInfo, Event, Image, IngestStatus, Lease, Namespace, Sandbox
 
 __all__ = ["METHODS", "Access", "Method", "Shape"]
 
@@ -31,7 +31,8 @@ class Shape(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Method(Generic[Q, A]):
-    """One line of the table. `item` is the type of a stream's chunks; `large` methods may send 1 MiB frames."""
+    """One line of the table. `item` is the type of a stream's chunks; `large` methods may send 1 MiB frames; the
+    arguments of a `bulk` one are mostly bytes, which a call in this process need not copy to check them."""
 
     name: str
     request: type[Q]
@@ -41,6 +42,7 @@ class Method(Generic[Q, A]):
     item: Any = None
     namespaced: bool = True
     large: bool = False
+    bulk: bool = False
 
 
 METHODS: dict[str, Method[Any, Any]] = {}
@@ -54,8 +56,9 @@ def _unary(
     *,
     namespaced: bool = True,
     large: bool = False,
+    bulk: bool = False,
 ) -> Method[Q, Any]:
-    method: Method[Q, Any] = Method(name, request, response, access, namespaced=namespaced, large=large)
+    method: Method[Q, Any] = Method(name, request, response, access, namespaced=namespaced, large=large, bulk=bulk)
     METHODS[name] = method
     return method
 
@@ -86,8 +89,26 @@ IMAGES_LIST = _unary("images.list", m.ListImages, m.ImagePage, R)
 IMAGES_UPDATE = _unary("images.update", m.UpdateImage, Image, W)
 IMAGES_DELETE = _unary("images.delete", m.DeleteImage, m.Empty, W)
 
+IMAGES_STREAM = _stream("images.list_stream", m.ListImages, list[Image], m.Empty, R)
+
+CONTAINERS_CREATE = _unary("containers.create", m.CreateContainer, Container, W, large=True)
+CONTAINERS_GET = _unary("containers.get", m.GetContainer, Container, R)
+CONTAINERS_LIST = _unary("containers.list", m.ListContainers, m.ContainerPage, R)
+CONTAINERS_STREAM = _stream("containers.list_stream", m.ListContainers, list[Container], m.Empty, R)
+# The namespace is checked by the plan, after the id.
+CONTAINERS_UPDATE = _unary("containers.update", m.UpdateContainer, Container, W, namespaced=False, large=True)
+CONTAINERS_DELETE = _unary("containers.delete", m.DeleteContainer, m.Empty, W)
+
+SANDBOXES_CREATE = _unary("sandboxes.create", m.CreateSandbox, Sandbox, W, large=True)
+SANDBOXES_GET = _unary("sandboxes.get", m.GetSandbox, Sandbox, R)
+SANDBOXES_LIST = _unary("sandboxes.list", m.ListSandboxes, m.SandboxPage, R)
+SANDBOXES_STREAM = _stream("sandboxes.list_stream", m.ListSandboxes, list[Sandbox], m.Empty, R)
+SANDBOXES_UPDATE = _unary("sandboxes.update", m.UpdateSandbox, Sandbox, W, large=True)
+SANDBOXES_DELETE = _unary("sandboxes.delete", m.DeleteSandbox, m.Empty, W)
+
 CONTENT_INFO = _unary("content.info", m.GetContent, ContentInfo, R)
 CONTENT_LIST = _unary("content.list", m.ListContent, m.ContentPage, R)
+CONTENT_STREAM = _stream("content.list_stream", m.ListContent, list[ContentInfo], m.Empty, R)
 CONTENT_UPDATE = _unary("content.update", m.UpdateContent, ContentInfo, W)
 CONTENT_DELETE = _unary("content.delete", m.DeleteContent, m.Empty, W)
 CONTENT_PUT = _unary("content.put", m.PutContent, ContentInfo, W)
@@ -97,7 +118,7 @@ CONTENT_CLOSE = _unary("content.close", m.CloseContent, m.Empty, R, namespaced=F
 
 # The namespace is checked by the handler, after the ref.
 INGESTS_OPEN = _unary("ingests.open", m.OpenIngest, m.OpenedIngest, W, namespaced=False)
-INGESTS_WRITE = _unary("ingests.write", m.WriteIngest, m.WrittenIngest, W, namespaced=False, large=True)
+INGESTS_WRITE = _unary("ingests.write", m.WriteIngest, m.WrittenIngest, W, namespaced=False, large=True, bulk=True)
 INGESTS_TRUNCATE = _unary("ingests.truncate", m.TruncateIngest, m.WrittenIngest, W, namespaced=False)
 INGESTS_COMMIT = _unary("ingests.commit", m.CommitIngest, ContentInfo, W)
 INGESTS_CLOSE = _unary("ingests.close", m.CloseIngest, m.Empty, W, namespaced=False)
@@ -108,6 +129,8 @@ INGESTS_ABORT = _unary("ingests.abort", m.AbortIngest, m.Empty, W)
 LEASES_CREATE = _unary("leases.create", m.CreateLease, Lease, W)
 LEASES_GET = _unary("leases.get", m.GetLease, Lease, R)
 LEASES_LIST = _unary("leases.list", m.ListLeases, m.LeasePage, R)
+LEASES_STREAM = _stream("leases.list_stream", m.ListLeases, list[Lease], m.Empty, R)
+LEASES_UPDATE = _unary("leases.update", m.UpdateLease, Lease, W)
 LEASES_DELETE = _unary("leases.delete", m.DeleteLease, m.Empty, W)
 LEASES_ADD = _unary("leases.add", m.AddLeaseResource, m.Empty, W)
 LEASES_REMOVE = _unary("leases.remove", m.DeleteLeaseResource, m.Empty, W)
@@ -115,6 +138,14 @@ LEASES_RESOURCES = _unary("leases.resources", m.ListLeaseResources, m.ResourcePa
 
 EVENTS_LIST = _unary("events.list", m.ListEvents, m.EventsPage, R, namespaced=False)
 EVENTS_SUBSCRIBE = _stream("events.subscribe", m.SubscribeEvents, Event, m.Empty, R, namespaced=False)
+
+EVENTS_PUBLISH = _unary("events.publish", m.PublishEvent, m.Published, W)
+EVENTS_FORWARD = _unary("events.forward", m.ForwardEvent, m.Published, W, namespaced=False)
+
+BATCH = _unary("batch", m.Batch, m.BatchResult, W, large=True)
+
+INTROSPECTION_SERVER = _unary("introspection.server", m.GetServer, m.ServerInfo, R, namespaced=False)
+INTROSPECTION_PLUGINS = _unary("introspection.plugins", m.ListPlugins, m.Plugins, R, namespaced=False)
 
 GC_COLLECT = _unary("gc.collect", m.Collect, m.Collection, W, namespaced=False)
 

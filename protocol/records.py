@@ -23,7 +23,9 @@ __all__ = [
     "Lease",
     "LeaseResource",
     "Namespace",
+    "Opaque",
     "Runtime",
+    "Sandbox",
     "SnapshotInfo",
     "SnapshotKind",
 ]
@@ -77,6 +79,19 @@ class Container(msgspec.Struct, frozen=True):
     updated_at: int = 0
     extensions: dict[str, Any_] = {}
     sandbox: str = ""
+
+
+class Sandbox(msgspec.Struct, frozen=True):
+    """The record of a group of containers that share an environment. Source: spec metadata 13."""
+
+    sandbox_id: str
+    runtime: Runtime = Runtime("")
+    spec: Any_ | None = None
+    labels: dict[str, str] = {}
+    created_at: int = 0
+    updated_at: int = 0
+    extensions: dict[str, Any_] = {}
+    sandboxer: str = ""
 
 
 class ContentInfo(msgspec.Struct, frozen=True):
@@ -204,12 +219,20 @@ class SnapshotRemove(msgspec.Struct, frozen=True, tag_field="type", tag="contain
     snapshotter: str = ""
 
 
+class Opaque(msgspec.Struct, frozen=True, tag_field="type", tag="any"):
+    """A payload of a type that the store does not know; it is passed on as it came."""
+
+    type_url: str
+    value: bytes = b""
+
+
 EventPayload = (
     NamespaceCreate | NamespaceUpdate | NamespaceDelete
     | ContainerCreate | ContainerUpdate | ContainerDelete
     | ImageCreate | ImageUpdate | ImageDelete
     | ContentCreate | ContentDelete
     | SnapshotPrepare | SnapshotCommit | SnapshotRemove
+    | Opaque
 )  # fmt: skip
 
 TOPICS: dict[type[msgspec.Struct], str] = {
@@ -228,7 +251,7 @@ TOPICS: dict[type[msgspec.Struct], str] = {
     SnapshotCommit: "/snapshot/commit",
     SnapshotRemove: "/snapshot/remove",
 }
-"""Which topic a payload is published under. Source: spec metadata 14.3."""
+"""Under which topic the store tells of a change. Source: spec metadata 14.3."""
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 __all__ = [
     "MAX_KEY_BYTES",
     "MAX_TRANSACTION_BYTES",
+    "MAX_TRANSACTION_OPERATIONS",
     "MAX_TRANSACTION_WRITES",
     "MAX_VALUE_BYTES",
     "Engine",
@@ -31,13 +32,16 @@ __all__ = [
 MAX_KEY_BYTES = 1024
 MAX_VALUE_BYTES = 64 * 1024
 MAX_TRANSACTION_WRITES = 1000
+MAX_TRANSACTION_OPERATIONS = 250
+"""Of a client's batch: it is planned in one step, which must not hold up the loop."""
 MAX_TRANSACTION_BYTES = 1024 * 1024
 
 T = TypeVar("T")
 
 
 class Kind(IntEnum):
-    """What a node of the reference graph is. The numbers are the reference's. Source: spec gc 2."""
+    """What a node of the reference graph is. The numbers are the reference's, which has none for a sandbox.
+    Source: spec gc 2."""
 
     CONTENT = 1
     SNAPSHOT = 2
@@ -45,6 +49,7 @@ class Kind(IntEnum):
     IMAGE = 5
     LEASE = 6
     INGEST = 7
+    SANDBOX = 64
 
 
 class Node(NamedTuple):

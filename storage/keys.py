@@ -9,6 +9,7 @@ Every key starts with the schema's version (one byte) and a region (one byte):
          i name          Image
          k id            Container
          l id            Lease
+         s id            Sandbox
          w ref           ingest
     01 s <namespace> 00 <lease> <created> 01 <type> <id>
                                            entries of one life of a lease (names before others are escaped)
@@ -39,6 +40,7 @@ class RecordKind(Enum):
     IMAGE = b"i"
     CONTAINER = b"k"
     LEASE = b"l"
+    SANDBOX = b"s"
     INGEST = b"w"
 
 
@@ -50,6 +52,9 @@ def prefix_end(prefix: bytes) -> bytes:
 def number(value: int) -> bytes:
     return value.to_bytes(8, "big")
 
+
+HOT_REGIONS = frozenset((b"c", b"n"))
+"""Counters and namespaces: few keys, which nearly every transaction reads."""
 
 # counters ---------------------------------------------------------------------------------------------------
 FORMAT = _V + b"cformat"

@@ -1,4 +1,4 @@
-"""What vanishes with a namespace: its leases with their entries, and its open ingests.
+"""What vanishes with a namespace: its leases with their entries, its sandboxes, and its open ingests.
 
 All of it in the deciding transaction, so that nobody ever sees a namespace half gone; a namespace with more
 leftovers than a transaction takes is refused with advice instead.
@@ -11,28 +11,29 @@ from ..protocol.identifiers import quote
 from .blobs.ledger import drop_ingest_files
 from .engine import MAX_TRANSACTION_WRITES, Transaction
 from .lease_entries import end_lease
-from .tables import INGESTS, LEASES
+from .tables import INGESTS, LEASES, SANDBOXES
 
 __all__ = ["drop_leftovers"]
 
-_WRITES_LEASE, _WRITES_INGEST = 2, 3  # at most, for each
-_MOST = (MAX_TRANSACTION_WRITES - 50) // _WRITES_LEASE
+_WRITES_LEASE, _WRITES_INGEST, _WRITES_SANDBOX = 2, 3, 10  # at most, for each; a sandbox may lie in parts
+_MOST_WRITES = MAX_TRANSACTION_WRITES - 50
 
 
 async def drop_leftovers(txn: Transaction, namespace: str) -> None:
     """Raises FailedPrecondition when there are too many."""
-    leases, more_leases = await LEASES.page(txn, namespace, "", _MOST)
-    ingests, more_ingests = await INGESTS.page(txn, namespace, "", _MOST)
-    if (
-        more_leases
-        or more_ingests
-        or _WRITES_LEASE * len(leases) + _WRITES_INGEST * len(ingests) >= _WRITES_LEASE * _MOST
-    ):
+    leases, more_leases = await LEASES.page(txn, namespace, "", _MOST_WRITES)
+    ingests, more_ingests = await INGESTS.page(txn, namespace, "", _MOST_WRITES)
+    sandboxes, more_sandboxes = await SANDBOXES.page(txn, namespace, "", _MOST_WRITES)
+    writes = _WRITES_LEASE * len(leases) + _WRITES_INGEST * len(ingests) + _WRITES_SANDBOX * len(sandboxes)
+    if more_leases or more_ingests or more_sandboxes or writes > _MOST_WRITES:
         raise FailedPrecondition(
-            f"namespace {quote(namespace)} still has too many leases or ingests to go in one step",
-            hint="delete leases and abort ingests first",
+            f"namespace {quote(namespace)} still has too many leases, sandboxes or ingests to go in one step",
+            hint="delete leases and sandboxes and abort ingests first",
         )
     for name, _ in leases:
         await end_lease(txn, namespace, name, inline=0)
+    for name, _ in sandboxes:
+        await SANDBOXES.remove(txn, namespace, name)
+        txn.made_garbage()
     for name, _ in ingests:
         await drop_ingest_files(txn, await INGESTS.remove(txn, namespace, name))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ..protocol.labels import GC_EXPIRE, GC_FLAT, GC_ROOT
-from ..protocol.records import Container, ContentInfo, Image, Lease
+from ..protocol.records import Container, ContentInfo, Image, Lease, Sandbox
 from .engine import Kind, Node
 
 __all__ = ["back_references", "expiry_ns", "is_flat", "is_root", "may_free", "references", "resource_node"]
@@ -48,7 +48,7 @@ def is_flat(lease: Lease) -> bool:
 
 def is_root(record: msgspec.Struct, now_ns: int) -> bool:
     """Whether the object protects itself. Ingests and lease entries are judged by the collector."""
-    if isinstance(record, Container):
+    if isinstance(record, Container | Sandbox):
         return True
     if isinstance(record, Image | Lease):
         expires = expiry_ns(record.labels)
@@ -64,7 +64,7 @@ def references(namespace: str, record: msgspec.Struct) -> Iterator[Node]:
         yield Node(Kind.CONTENT, namespace, record.target.digest)
     if isinstance(record, Container) and record.snapshotter:
         yield Node(Kind.SNAPSHOT, namespace, f"{record.snapshotter}/{record.snapshot_key}")
-    if isinstance(record, Image | Container | ContentInfo) and record.labels:
+    if isinstance(record, Image | Container | Sandbox | ContentInfo) and record.labels:
         yield from _labelled(namespace, record.labels, _REF)
 
 

@@ -13,7 +13,17 @@ import msgspec
 
 from ..protocol.errors import AlreadyExists, NotFound, OutOfRange
 from ..protocol.identifiers import quote
-from ..protocol.records import TOPICS, Container, ContentInfo, Event, Image, Lease, Namespace
+from ..protocol.records import (
+    TOPICS,
+    Container,
+    ContentInfo,
+    Event,
+    EventPayload,
+    Image,
+    Lease,
+    Namespace,
+    Sandbox,
+)
 from . import keys
 from .codec import decoder, delete_parts, delete_record, encode, open_value, put_record, read_record, seal
 from .engine import Kind, Node, Reader, Transaction
@@ -26,6 +36,7 @@ __all__ = [
     "IMAGES",
     "INGESTS",
     "LEASES",
+    "SANDBOXES",
     "IngestRecord",
     "Table",
     "append_event",
@@ -120,7 +131,7 @@ class Table(Generic[R]):
         await _count(txn, namespace, self._kind, -1)
         return record
 
-    async def page(self, reader: Reader, namespace: str, after: str, limit: int) -> Slice:
+    async def page(self, reader: Reader, namespace: str, after: str, limit: int, most_bytes: int = PAGE_BYTES) -> Slice:
         """Up to `limit` records whose names come after `after`, as they travel; fewer when they are large."""
         prefix = keys.records(namespace, self.kind.value)
         # The smallest key after a name is that name with a NUL.
@@ -132,7 +143,7 @@ class Table(Generic[R]):
             payload = await read_record(reader, key, value)
             items.append((key[len(prefix) :].decode(), msgspec.Raw(payload)))
             held += len(payload)
-            if held > PAGE_BYTES:
+            if held > most_bytes:
                 break
         more = len(items) < len(pairs) or len(pairs) == limit
         return Slice(items, items[-1][0] if more else "")
@@ -163,6 +174,7 @@ class Table(Generic[R]):
 IMAGES: Final = Table(RecordKind.IMAGE, Image, Kind.IMAGE, "image")
 CONTENT: Final = Table(RecordKind.CONTENT, ContentInfo, Kind.CONTENT, "content")
 CONTAINERS: Final = Table(RecordKind.CONTAINER, Container, Kind.CONTAINER, "container")
+SANDBOXES: Final = Table(RecordKind.SANDBOX, Sandbox, Kind.SANDBOX, "sandbox")
 LEASES: Final = Table(RecordKind.LEASE, Lease, Kind.LEASE, "lease")
 INGESTS: Final = Table(RecordKind.INGEST, IngestRecord, Kind.INGEST, "ingest")
 
@@ -215,12 +227,18 @@ async def page_namespaces(reader: Reader, after: str, limit: int) -> list[Namesp
 _EVENT = decoder(Event)
 
 
-async def append_event(txn: Transaction, namespace: str, payload: msgspec.Struct) -> None:
-    """Write the event of a change in the change's own transaction."""
+async def append_event(
+    txn: Transaction, namespace: str, payload: EventPayload, *, topic: str = "", timestamp: int = 0
+) -> int:
+    """Write the event of a change in the change's own transaction; returns its sequence number.
+
+    `topic` and `timestamp` are those of an event that somebody else tells of.
+    """
     sequence = _number(await txn.get(keys.JOURNAL_HEAD)) + 1
-    event = Event(sequence, txn.now_ns, namespace, TOPICS[type(payload)], payload)  # type: ignore[arg-type]  # TOPICS has exactly the payloads
+    event = Event(sequence, timestamp or txn.now_ns, namespace, topic or TOPICS[type(payload)], payload)
     txn.put(keys.event(sequence), seal(encode(event)))
     txn.put(keys.JOURNAL_HEAD, keys.number(sequence))
+    return sequence
 
 
 async def journal_bounds(reader: Reader) -> tuple[int, int]:

@@ -12,10 +12,12 @@ from ...actors.timestamps import rfc3339
 from ...protocol.api import Store
 from ...protocol.errors import AlreadyExists, FailedPrecondition
 from ...protocol.labels import GC_ROOT
-from ..output import age, labels_text, print_json, print_table, size_text
+from ...protocol.records import ContentInfo, IngestStatus
+from ..output import age, labels_text, print_json, size_text
 from ..session import Session
 from ..world import RealClock
-from .options import for_each, json_option, parse_labels, quiet_option
+from .listing import ListOptions, list_options, print_labels, run_list
+from .options import for_each, parse_labels
 
 __all__ = ["content"]
 
@@ -28,34 +30,40 @@ def content() -> None:
 
 
 @content.command("list")
-@quiet_option
-@json_option
+@list_options
 @click.option("--bytes", "-b", "plain", is_flag=True, help="Sizes as plain numbers.")
 @click.pass_obj
-def list_(session: Session, quiet: bool, as_json: bool, plain: bool) -> None:
-    """List the blobs of the namespace."""
+def list_(session: Session, options: ListOptions, plain: bool) -> None:
+    """List the blobs of the namespace. Filters: digest, labels.<key>."""
+    now = RealClock().now_ns()
+
+    async def row(_: Store, info: ContentInfo) -> list[str]:
+        size = str(info.size) if plain else size_text(info.size)
+        return [info.digest, size, age(info.created_at, now), labels_text(info.labels)]
+
+    run_list(
+        session,
+        options,
+        lambda store: store.content.list(options.filters),
+        lambda info: info.digest,
+        ("DIGEST", "SIZE", "AGE", "LABELS"),
+        row,
+    )
+
+
+@content.command("label")
+@click.argument("digest")
+@click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
+@click.pass_obj
+def label(session: Session, digest: str, labels: tuple[str, ...]) -> None:
+    """Set labels and print what came of it; `key=` removes one. Other labels stay."""
 
     async def run(store: Store) -> None:
-        found = [info async for info in store.content.list()]
-        if as_json:
-            print_json(found)
-        elif quiet:
-            for info in found:
-                click.echo(info.digest)
-        else:
-            now = RealClock().now_ns()
-            print_table(
-                ("DIGEST", "SIZE", "AGE", "LABELS"),
-                [
-                    (
-                        i.digest,
-                        str(i.size) if plain else size_text(i.size),
-                        age(i.created_at, now),
-                        labels_text(i.labels),
-                    )
-                    for i in found
-                ],
-            )
+        given = parse_labels(labels)
+        if not given:
+            print_labels((await store.content.info(digest)).labels)
+            return
+        print_labels((await store.content.update(digest, given, [f"labels.{key}" for key in given])).labels)
 
     session.run(run)
 
@@ -160,21 +168,27 @@ def remove(session: Session, digests: tuple[str, ...]) -> None:
 
 
 @content.command("active")
-@json_option
+@list_options
 @click.pass_obj
-def active(session: Session, as_json: bool) -> None:
-    """List ingests in progress."""
+def active(session: Session, options: ListOptions) -> None:
+    """List ingests in progress. Filters: ref.
 
-    async def run(store: Store) -> None:
-        found = [status async for status in store.content.ingests()]
-        if as_json:
-            print_json(found)
-            return
-        now = RealClock().now_ns()
-        rows = [(s.ref, size_text(s.offset), age(s.started_at, now)) for s in found]
-        print_table(("REF", "SIZE", "AGE"), rows)
+    \b
+    orlop content active 'ref~=^layer-'
+    """
+    now = RealClock().now_ns()
 
-    session.run(run)
+    async def row(_: Store, status: IngestStatus) -> list[str]:
+        return [status.ref, size_text(status.offset), age(status.started_at, now)]
+
+    run_list(
+        session,
+        options,
+        lambda store: store.content.ingests(options.filters),
+        lambda status: status.ref,
+        ("REF", "SIZE", "AGE"),
+        row,
+    )
 
 
 async def _pieces(file: BinaryIO) -> Any:

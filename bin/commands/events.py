@@ -18,27 +18,32 @@ __all__ = ["events"]
 @click.command()
 @click.option("--since", type=click.IntRange(0), metavar="SEQ", help="Begin after this event; 0: the oldest kept.")
 @click.option("--follow/--no-follow", "-f", default=True, help="Go on with what happens next, until Ctrl-C.")
+@click.option("--filter", "filters", multiple=True, metavar="FILTER", help="Several are alternatives.")
 @json_option
 @click.pass_obj
-def events(session: Session, since: int | None, follow: bool, as_json: bool) -> None:
+def events(session: Session, since: int | None, follow: bool, filters: tuple[str, ...], as_json: bool) -> None:
     """Print events of all namespaces, one line each: SEQ TIME NAMESPACE TOPIC PAYLOAD.
 
     \b
     orlop events                      # from now on
     orlop events --since 0            # all that are kept, then from now on
     orlop events --since 4711 --no-follow --json
+    orlop events --filter 'namespace==ci,topic~=^/images/' --filter 'event.name~=redis'
     """
 
     async def run(store: Store) -> None:
         if follow:
-            async with store.events.subscribe(since) as stream:
+            async with store.events.subscribe(since, filters) as stream:
                 async for event in stream:
                     _show(event, as_json)
             return
         after = since or 0
-        while (page := await store.events.page(after)).items:
+        while True:
+            page = await store.events.page(after, filters=filters)
             for event in page.items:
                 _show(event, as_json)
+            if page.next == after:
+                return
             after = page.next
 
     session.run(run)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import click
 import msgspec
 
+from ...actors.timestamps import rfc3339
 from ...protocol.api import Store
 from ...protocol.errors import AlreadyExists, NotFound, OrlopError
 from ...protocol.records import Image
-from ...protocol.registry.documents import INDEX_TYPES, Child, children
-from ...protocol.registry.platforms import Platform
 from ...protocol.registry.references import normalize
-from ..output import labels_text, print_json, print_table, size_text
+from ..output import labels_text, print_json, size_text
 from ..session import Session
-from .options import for_each, json_option, quiet_option
+from .image_documents import Node, measure, walk
+from .listing import ListOptions, list_options, print_labels, run_list
+from .options import for_each, json_option, parse_labels
 from .pull import pull
 
-__all__ = ["images"]
+__all__ = ["images", "resolve_name"]
 
 
 @click.group()
@@ -25,35 +29,88 @@ def images() -> None:
 
 
 @images.command("list")
-@quiet_option
-@json_option
+@list_options
 @click.option("--bytes", "-b", "plain", is_flag=True, help="Sizes as plain numbers.")
 @click.pass_obj
-def list_(session: Session, quiet: bool, as_json: bool, plain: bool) -> None:
-    """List images. SIZE is that of the content that is here."""
+def list_(session: Session, options: ListOptions, plain: bool) -> None:
+    """List images. SIZE is that of the content that is here.
+
+    Filters: name, target.digest, target.mediatype, labels.<key>, annotations.<key>; several are alternatives.
+
+    \b
+    orlop images ls 'name~=redis' 'labels.tier==db,labels.zone!=a'
+    """
+
+    async def row(store: Store, image: Image) -> list[str]:
+        size, platforms = await measure(store, image)
+        return [
+            image.name,
+            image.target.media_type,
+            image.target.digest,
+            "-" if size is None else str(size) if plain else size_text(size),
+            platforms,
+            labels_text(image.labels),
+        ]
+
+    run_list(
+        session,
+        options,
+        lambda store: store.images.list(options.filters),
+        lambda image: image.name,
+        ("REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"),
+        row,
+    )
+
+
+@images.command("label")
+@click.argument("name", metavar="REF")
+@click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--replace-all", "-r", is_flag=True, help="Remove all other labels.")
+@click.pass_obj
+def label(session: Session, name: str, labels: tuple[str, ...], replace_all: bool) -> None:
+    """Set labels and print what came of it; `key=` removes one. Other labels stay.
+
+    \b
+    orlop images label redis tier=db owner=
+    """
 
     async def run(store: Store) -> None:
-        found = [image async for image in store.images.list()]
+        given = parse_labels(labels)
+        literal = await resolve_name(store, name)
+        if not given and not replace_all:
+            print_labels((await store.images.get(literal)).labels)
+            return
+        mask = ["labels"] if replace_all else [f"labels.{key}" for key in given]
+        print_labels((await store.images.update(literal, labels=given, mask=mask)).labels)
+
+    session.run(run)
+
+
+@images.command("inspect")
+@click.argument("name", metavar="REF")
+@click.option("--content", "with_content", is_flag=True, help="Also print the documents themselves.")
+@json_option
+@click.pass_obj
+def inspect(session: Session, name: str, with_content: bool, as_json: bool) -> None:
+    """Show an image as a tree of what it is made of, and which of that is here."""
+
+    async def run(store: Store) -> None:
+        image = await store.images.get(await resolve_name(store, name))
+        nodes = [node async for node in walk(store, image)]
         if as_json:
-            print_json(found)
-        elif quiet:
-            for image in found:
-                click.echo(image.name)
-        else:
-            rows = []
-            for image in found:
-                size, platforms = await _measure(store, image)
-                rows.append(
-                    (
-                        image.name,
-                        image.target.media_type,
-                        image.target.digest,
-                        "-" if size is None else str(size) if plain else size_text(size),
-                        platforms,
-                        labels_text(image.labels),
-                    )
-                )
-            print_table(("REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"), rows)
+            print_json({"image": image, "objects": [_object(node, with_content) for node in nodes]})
+            return
+        click.echo(image.name)
+        click.echo(f" Created: {rfc3339(image.created_at)}")
+        click.echo(f" Updated: {rfc3339(image.updated_at)}")
+        if image.labels:
+            click.echo(f" Labels: {labels_text(image.labels)}")
+        for at, node in enumerate(nodes):
+            lead = _lead(nodes, at)
+            click.echo(f"{lead}{_described(node)}")
+            if with_content and node.data:
+                for line in _pretty(node.data).splitlines():
+                    click.echo(f"{' ' * len(lead)}│ {line}")
 
     session.run(run)
 
@@ -126,55 +183,51 @@ async def resolve_name(store: Store, name: str) -> str:
         return (await store.images.get(full)).name
 
 
-async def _measure(store: Store, image: Image) -> tuple[int | None, str]:
-    """(bytes of the documents, configs and layers that are here, platforms that are complete)."""
-    total = 0
-    seen: set[str] = set()
-    platforms: list[str] = []
-    waiting = [(image.target.media_type, image.target.digest)]
-    try:
-        while waiting:
-            media_type, digest = waiting.pop()
-            if digest in seen or len(seen) > 10_000:
-                continue
-            seen.add(digest)
-            try:
-                info = await store.content.info(digest)
-            except NotFound:
-                if digest == image.target.digest:
-                    raise
-                continue
-            total += info.size
-            if media_type in INDEX_TYPES or "manifest" in media_type:
-                found = children(media_type, await store.content.read(digest), digest)
-                if media_type in INDEX_TYPES:
-                    waiting += [(child.media_type, child.digest) for child in found]
-                elif await _all_here(store, found):
-                    waiting += [(child.media_type, child.digest) for child in found]
-                    platforms += [await _platform(store, child.digest) for child in found[:1]]
-    except OrlopError:
-        return None, "-"
-    return total, ",".join(sorted({name for name in platforms if name})) or "-"
+def _lead(nodes: Sequence[Node], at: int) -> str:
+    """The box characters before a node: for each level whether anything of it follows."""
+    depth = nodes[at].depth
+    lead = ""
+    for level in range(1, depth + 1):
+        follows = False
+        for later in nodes[at + 1 :]:
+            if later.depth < level:
+                break
+            if later.depth == level:
+                follows = True
+                break
+        if level == depth:
+            lead += "├── " if follows else "└── "
+        else:
+            lead += "│   " if follows else "    "
+    return " " + lead
 
 
-async def _all_here(store: Store, found: list[Child]) -> bool:
-    for child in found:
-        try:
-            await store.content.info(child.digest)
-        except NotFound:
-            return False
-    return True
+def _described(node: Node) -> str:
+    text = f"{node.descriptor.media_type} @{node.descriptor.digest} ({node.descriptor.size} bytes)"
+    if node.platform is not None:
+        text += f" {node.platform}"
+    if node.descriptor.annotations:
+        text += f" [{labels_text(node.descriptor.annotations)}]"
+    return text if node.here else f"{text} (not here)"
 
 
-async def _platform(store: Store, config: str) -> str:
-    """What a config says of itself; attestations and other artefacts say nothing."""
-    try:
-        return str(msgspec.json.decode(await store.content.read(config), type=Platform))
-    except msgspec.MsgspecError:
-        return ""
+def _object(node: Node, with_content: bool) -> dict[str, Any]:
+    found = {
+        "depth": node.depth,
+        **msgspec.to_builtins(node.descriptor),
+        "platform": None if node.platform is None else str(node.platform),
+        "here": node.here,
+    }
+    if with_content and node.data:
+        found["content"] = msgspec.Raw(node.data)
+    return found
 
 
-for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del"))):
+def _pretty(data: bytes) -> str:
+    return msgspec.json.format(data, indent=2).decode()
+
+
+for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del")), (inspect, ("i",))):
     for alias in aliases:
         images.add_command(command, alias)
 images.add_command(pull)

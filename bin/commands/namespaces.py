@@ -8,6 +8,7 @@ from ...protocol.api import Store
 from ...protocol.errors import NotFound
 from ..output import labels_text, print_json, print_table
 from ..session import Session
+from .listing import print_labels
 from .options import for_each, json_option, parse_labels, quiet_option
 
 __all__ = ["namespaces"]
@@ -58,15 +59,17 @@ def list_(session: Session, quiet: bool, as_json: bool) -> None:
 
 @namespaces.command("label")
 @click.argument("name")
-@click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_obj
 def label(session: Session, name: str, labels: tuple[str, ...]) -> None:
-    """Set labels; `key=` removes one. Other labels stay."""
+    """Set labels and print what came of it; `key=` removes one. Other labels stay."""
 
     async def run(store: Store) -> None:
         given = parse_labels(labels)
-        updated = await store.namespaces.update(name, given, [f"labels.{key}" for key in given])
-        click.echo(labels_text(updated.labels))
+        if not given:
+            print_labels((await store.namespaces.get(name)).labels)
+            return
+        print_labels((await store.namespaces.update(name, given, [f"labels.{key}" for key in given])).labels)
 
     session.run(run)
 

@@ -197,15 +197,6 @@ async def test_what_exists_throughout_a_list_comes_once_while_others_come_and_go
     assert [digest for digest in seen if digest in set(stable)] == stable
 
 
-async def test_a_filtered_list_is_refused_rather_than_answered_unfiltered(store: orlop.Store) -> None:
-    await keep(store, b"x")
-    with pytest.raises(errors.NotImplemented):
-        await anext(store.content.list([f"digest=={ABSENT}"]))
-
-
-# update ------------------------------------------------------------------------------------------------------
-
-
 async def test_an_update_without_mask_replaces_all_labels(store: orlop.Store) -> None:
     made = await keep(store, b"x", {**ROOT, "k1": "v1", "k2": "v2"})
     before = time.time_ns()

@@ -17,14 +17,12 @@ import orlop
 from orlop.actors.supervisor import run_store
 from orlop.bin.embed import host_platform
 from orlop.bin.world import real_world
-from orlop.protocol import errors, methods
 from orlop.protocol.errors import (
     AlreadyExists,
     InvalidArgument,
     OrlopError,
     OutOfRange,
 )
-from orlop.protocol.messages import ListEvents, SubscribeEvents
 from orlop.protocol.records import (
     TOPICS,
     ContentCreate,
@@ -286,15 +284,6 @@ async def test_events_of_all_namespaces_are_read_from_any(store: orlop.Store) ->
         assert [event.namespace for event in (await there.events.page()).items] == ["a", "b"]
         async with there.events.subscribe(after=0) as events:
             assert [event.namespace for event in await take(events, 2)] == ["a", "b"]
-
-
-async def test_filters_are_not_there_yet(store: orlop.Store) -> None:
-    with pytest.raises(errors.NotImplemented):
-        await store.events._call(methods.EVENTS_LIST, ListEvents(filters=["namespace==a"]))
-    request = SubscribeEvents(None, ["namespace==a"])
-    async with store._caller.stream(methods.EVENTS_SUBSCRIBE, request, store.context) as stream:
-        with pytest.raises(errors.NotImplemented):
-            await anext(aiter(stream))
 
 
 async def test_a_page_has_1_to_1000_events(store: orlop.Store) -> None:

@@ -424,9 +424,3 @@ async def test_a_list_of_2500_is_gapless_while_others_come_and_go(store: orlop.S
     assert [name for name in listed if name.endswith("+")] == passing
     assert listed == sorted(set(listed))
     assert len(started) > 0
-
-
-async def test_filters_are_not_there_yet(store: orlop.Store) -> None:
-    await store.images.create("i", A)
-    with pytest.raises(errors.NotImplemented):
-        _ = [image async for image in store.images.list(["name==i"])]

@@ -144,14 +144,6 @@ async def test_an_absent_lease_is_not_found(store: orlop.Store) -> None:
     assert await ids(store.in_namespace("other")) == ["absent"]
 
 
-async def test_filters_are_not_there_yet(store: orlop.Store) -> None:
-    with pytest.raises(errors.NotImplemented):
-        _ = [lease async for lease in store.leases.list(["id==l"])]
-
-
-# resources -----------------------------------------------------------------------------------------------
-
-
 async def test_adding_resources_goes_by_the_table(store: orlop.Store) -> None:
     await store.leases.create("l")
     expected = []

@@ -1,0 +1,299 @@
+"""Bringing single blobs for pulls: here already, adopted from another namespace, or downloaded once for all.
+
+Source: spec registry 8, DESIGN 6.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from ..protocol.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from ..protocol.identifiers import split_digest
+from ..protocol.labels import merge_sources, source_label
+from ..protocol.messages import (
+    MAX_INLINE_BYTES,
+    AbortIngest,
+    Context,
+    OpenIngest,
+    PullImage,
+    PullProgress,
+    PullState,
+    PutContent,
+    UpdateContent,
+)
+from ..protocol.records import Descriptor
+from ..protocol.registry.documents import kind_of
+from ..protocol.registry.platforms import Platform
+from ..protocol.registry.references import Reference
+from ..storage.tables import CONTENT
+from . import content
+from .actor import PlanActor
+from .content_actor import ContentActor
+from .ingest import Writer
+from .storage import StorageActor
+
+if TYPE_CHECKING:
+    from ..protocol.registry.client import Registry
+
+__all__ = ["PROGRESS_EVERY_S", "Downloads", "Emit", "Pull", "check_bytes", "source_labels"]
+
+PROGRESS_EVERY_S = 0.1
+BREAKS_WITHOUT_PROGRESS = 3
+Emit = Callable[[object], Awaitable[None]]
+
+
+class _Download:
+    """A download under way. Waiters watch `offset`: one that stands still is not waited for."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.ended = trio.Event()
+
+
+@dataclass
+class Pull:
+    request: PullImage
+    reference: Reference
+    context: Context
+    registry: Registry
+    platforms: list[Platform]
+    limiter: trio.CapacityLimiter
+    emit: Emit
+    progress: dict[str, PullProgress] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)
+
+    def show(self, descriptor: Descriptor, state: PullState, offset: int = 0, transferred: int = 0) -> None:
+        self.progress[descriptor.digest] = PullProgress(
+            name=f"{kind_of(descriptor.media_type)} ({split_digest(descriptor.digest)[1][:12]})",
+            state=state,
+            digest=descriptor.digest,
+            kind=kind_of(descriptor.media_type),
+            offset=offset,
+            total=descriptor.size,
+            transferred=transferred,
+        )
+        self.changed.add(descriptor.digest)
+
+    async def report(self) -> None:
+        """Send what changed since the last time; the newest state of each object only."""
+        changed, self.changed = self.changed, set()
+        for digest in changed:
+            await self.emit(self.progress[digest])
+
+
+class Downloads:
+    """Owns the downloads under way: one for a digest, however many pulls want it.
+
+    The first to ask is the leader; the others wait, and then adopt the bytes with a metadata write. If the leader
+    is cancelled or fails, or makes no progress, the next one takes over.
+    """
+
+    def __init__(self, storage: StorageActor, content: ContentActor, content_plans: PlanActor, stall_s: float) -> None:
+        self._storage = storage
+        self._content = content
+        self._content_plans = content_plans
+        self._stall_s = stall_s
+        self._under_way: dict[str, _Download] = {}
+
+    async def bring(self, pull: Pull, descriptor: Descriptor) -> None:
+        """Have the blob in the pull's namespace: it is here, or another has it, or it is downloaded."""
+        while True:
+            if await self.is_here(pull, descriptor) or await self.adopt(
+                pull, descriptor, source_labels(pull.reference)
+            ):
+                pull.show(descriptor, PullState.EXISTS, descriptor.size)
+                return
+            download = self._under_way.get(descriptor.digest)
+            if download is None:
+                download = self._under_way[descriptor.digest] = _Download()
+                try:
+                    await self._download(pull, descriptor, download)
+                    return
+                finally:
+                    if self._under_way.get(descriptor.digest) is download:
+                        del self._under_way[descriptor.digest]
+                    download.ended.set()
+            await self._follow(pull, descriptor, download)
+
+    async def _follow(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
+        """Wait for another pull's download, as long as it gets on."""
+        while not download.ended.is_set():
+            before = download.offset
+            with trio.move_on_after(2 * self._stall_s) as patience:
+                while not download.ended.is_set():
+                    pull.show(descriptor, PullState.DOWNLOADING, download.offset)
+                    with trio.move_on_after(PROGRESS_EVERY_S):
+                        await download.ended.wait()
+                    if download.offset != before:
+                        break
+            if patience.cancelled_caught and self._under_way.get(descriptor.digest) is download:
+                del self._under_way[descriptor.digest]  # it stands still: we lead now
+                return
+
+    async def _download(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
+        """Stream a blob into an ingest, resuming where it breaks, and commit it. One clear sentence on failure."""
+        if descriptor.size <= MAX_INLINE_BYTES:
+            data = await self._download_small(pull, descriptor, download)
+            await self.store_bytes(pull.context, descriptor, data, source_labels(pull.reference))
+            pull.show(descriptor, PullState.COMPLETE, descriptor.size, descriptor.size)
+            return
+        for last in (False, True):
+            try:
+                await self._download_large(pull, descriptor, download)
+                return
+            except FailedPrecondition:
+                # Wrong bytes: they are gone, so nothing is poisoned; a second try gets fresh ones.
+                if last:
+                    raise
+
+    async def _download_small(self, pull: Pull, descriptor: Descriptor, download: _Download) -> bytes:
+        data = bytearray()
+        await self._stream(pull, descriptor, download, 0, _Sink(data))
+        check_bytes(descriptor, bytes(data))
+        return bytes(data)
+
+    async def _download_large(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
+        ref = f"{kind_of(descriptor.media_type)}-{descriptor.digest}"
+        request = OpenIngest(ref, descriptor.size, descriptor.digest, descriptor.media_type)
+        try:
+            # Not under the pull's lease: unfinished bytes outlive a failed pull, for a day, and shorten the next.
+            writer = await self._content.open_ingest(request, msgspec.structs.replace(pull.context, lease=None))
+        except AlreadyExists:
+            return
+        poisoned = False
+        try:
+            if writer.offset > descriptor.size:
+                await writer.truncate()
+            begun = writer.offset
+            download.offset = begun
+            if begun < descriptor.size:
+                await self._stream(pull, descriptor, download, begun, writer)
+            try:
+                await self._content.commit(
+                    writer, pull.context, descriptor.size, descriptor.digest, source_labels(pull.reference)
+                )
+            except AlreadyExists:
+                pass
+            except FailedPrecondition:
+                poisoned = True
+                raise
+            pull.show(descriptor, PullState.COMPLETE, descriptor.size, descriptor.size - begun)
+        finally:
+            await writer.finish(keep=True)
+            if poisoned:
+                await self._content_plans.ask(AbortIngest(ref), pull.context)
+
+    async def _stream(
+        self, pull: Pull, descriptor: Descriptor, download: _Download, begun: int, sink: _Sink | Writer
+    ) -> None:
+        """Bytes into the sink until there are as many as the descriptor says; never one more."""
+        from ..protocol.registry.client import BrokenTransfer
+
+        offset, breaks = begun, 0
+        pull.show(descriptor, PullState.DOWNLOADING, offset)
+        while offset < descriptor.size:
+            before = offset
+            reason = "the registry sent fewer bytes than it announced"
+            try:
+                async with pull.registry.blob(descriptor, offset) as pieces:
+                    async for piece in pieces:
+                        if offset + len(piece) > descriptor.size:
+                            raise FailedPrecondition(
+                                f"blob {descriptor.digest}: the registry sends more than {descriptor.size} bytes"
+                            )
+                        await sink.write(piece)
+                        offset += len(piece)
+                        download.offset = offset
+                        pull.show(descriptor, PullState.DOWNLOADING, offset, offset - begun)
+            except BrokenTransfer as broken:
+                reason = str(broken)
+            breaks = 0 if offset > before else breaks + 1
+            if offset < descriptor.size and breaks >= BREAKS_WITHOUT_PROGRESS:
+                raise Unavailable(
+                    f"blob {descriptor.digest}: {offset} of {descriptor.size} bytes came from "
+                    f"{pull.reference.host}, then it broke off {breaks} times ({reason})",
+                    hint="pull again: it goes on from there",
+                )
+
+    async def is_here(self, pull: Pull, descriptor: Descriptor) -> bool:
+        """Whether this namespace has it; then the lease gets it too."""
+        namespace = pull.context.namespace or ""
+        with self._storage.view() as view:
+            if await CONTENT.find(view, namespace, descriptor.digest) is None:
+                return False
+        await self.keep(pull, descriptor, {})
+        return True
+
+    async def adopt(self, pull: Pull, descriptor: Descriptor, labels: dict[str, str]) -> bool:
+        """Bytes that another namespace brought cost a metadata write."""
+        try:
+            await self._storage.transact(lambda txn: content.adopt(txn, pull.context, descriptor, labels))
+        except NotFound:
+            return False
+        except AlreadyExists:
+            pass
+        return True
+
+    async def keep(self, pull: Pull, descriptor: Descriptor, labels: dict[str, str]) -> None:
+        """Protect what this namespace has already, and add labels it lacks (where it came from, its children)."""
+        await self.adopt(pull, descriptor, {})
+        with self._storage.view() as view:
+            info = await CONTENT.get(view, pull.context.namespace or "", descriptor.digest)
+        missing = {key: value for key, value in labels.items() if info.labels.get(key) != value}
+        missing |= {
+            key: merged
+            for key, value in source_labels(pull.reference).items()
+            if (merged := merge_sources(key, info.labels.get(key, ""), value)) != info.labels.get(key)
+        }
+        if missing:
+            request = UpdateContent(descriptor.digest, missing, [f"labels.{key}" for key in missing])
+            await self._content_plans.ask(request, pull.context)
+
+    async def store_bytes(self, context: Context, descriptor: Descriptor, data: bytes, labels: dict[str, str]) -> None:
+        try:
+            if len(data) <= MAX_INLINE_BYTES:
+                request = PutContent(data, descriptor.digest, descriptor.media_type, labels)
+                await self._content_plans.ask(request, context)
+                return
+            ref = f"{kind_of(descriptor.media_type)}-{descriptor.digest}"
+            opened = OpenIngest(ref, len(data), descriptor.digest, descriptor.media_type)
+            writer = await self._content.open_ingest(opened, context)
+            try:
+                await writer.write(data, 0)
+                await self._content.commit(writer, context, len(data), descriptor.digest, labels)
+            finally:
+                await writer.finish(keep=False)
+        except AlreadyExists:
+            pass
+
+
+class _Sink:
+    """Bytes of a small blob, in memory."""
+
+    def __init__(self, data: bytearray) -> None:
+        self._data = data
+
+    async def write(self, piece: bytes) -> int:
+        self._data += piece
+        return len(self._data)
+
+
+def source_labels(reference: Reference) -> dict[str, str]:
+    return {source_label(reference.host): reference.repository}
+
+
+def check_bytes(descriptor: Descriptor, data: bytes) -> None:
+    algorithm = split_digest(descriptor.digest)[0]
+    found = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+    if len(data) != descriptor.size or found != descriptor.digest:
+        raise FailedPrecondition(
+            f"{kind_of(descriptor.media_type)} {descriptor.digest}: the registry sent {len(data)} bytes "
+            f"with digest {found}"
+        )

@@ -1,0 +1,130 @@
+"""Ingests: what is decided about them, transaction by transaction. Source: DESIGN 6, spec content 3 and 5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from ..protocol.errors import AlreadyExists, NotFound
+from ..protocol.identifiers import quote
+from ..protocol.messages import AbortIngest, Context, Empty, OpenIngest
+from ..protocol.records import ContentInfo, LeaseResource
+from ..storage.blobs import ledger
+from ..storage.engine import Kind, Node, Transaction
+from ..storage.lease_entries import join_lease, leave_lease
+from ..storage.tables import CONTENT, INGESTS, IngestRecord, ensure_namespace, next_generation
+from .actor import Plan
+from .content import record_blob
+from .storage import Rejected
+
+__all__ = ["INGEST_LIFE_NS", "PLANS", "announce_ingest", "commit_file", "commit_small", "open_ingest"]
+
+INGEST_LIFE_NS = 24 * 3600 * 1_000_000_000  # of an ingest that no lease protects, from its last open
+
+
+async def abort(txn: Transaction, request: AbortIngest, context: Context) -> Empty:
+    namespace = context.namespace or ""
+    record = await INGESTS.remove(txn, namespace, request.ref)
+    await leave_lease(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
+    await ledger.drop_ingest_files(txn, record)
+    return Empty()
+
+
+async def open_ingest(txn: Transaction, request: OpenIngest, context: Context) -> tuple[IngestRecord, bool] | Rejected:
+    """The ingest's record, and whether it starts from nothing."""
+    namespace = context.namespace or ""
+    if request.expected and await CONTENT.find(txn, namespace, request.expected) is not None:
+        await join_lease(txn, namespace, context.lease, LeaseResource(request.expected, "content"))
+        return Rejected(AlreadyExists(f"content {request.expected}"))
+    expires = None if context.lease is not None else txn.now_ns + INGEST_LIFE_NS
+    await join_lease(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
+    if expires is not None:
+        txn.expires(expires)
+    found = await INGESTS.find(txn, namespace, request.ref)
+    fresh = found is None or bool(request.size and found.total and request.size != found.total)
+    if found is None:
+        await ensure_namespace(txn, namespace)
+    if found is not None and not fresh:
+        # Opened without a lease before: that protection stays beside the new one.
+        record = msgspec.structs.replace(
+            found,
+            expires_at=expires or found.expires_at,
+            expected=request.expected or found.expected,
+            sealed=found.sealed or request.expected,
+        )
+        await INGESTS.replace(txn, namespace, request.ref, record)
+        return record, False
+    if found is not None:
+        await ledger.drop_ingest_files(txn, found)
+    record = IngestRecord(
+        ref=request.ref,
+        generation=await next_generation(txn),
+        total=request.size,
+        expected=request.expected,
+        media_type=request.media_type,
+        started_at=txn.now_ns,
+        updated_at=txn.now_ns,
+        expires_at=expires,
+        sealed=request.expected,
+    )
+    if found is None:
+        await INGESTS.insert(txn, namespace, request.ref, record)
+    else:
+        await INGESTS.replace(txn, namespace, request.ref, record)
+    txn.gained(Node(Kind.INGEST, namespace, request.ref))
+    return record, True
+
+
+async def announce_ingest(txn: Transaction, namespace: str, record: IngestRecord, digest: str) -> IngestRecord:
+    """Say under which name the file will stand before it is renamed, so that nothing is ever unaccounted for."""
+    await _same_ingest(txn, namespace, record)
+    announced = msgspec.structs.replace(record, sealed=digest)
+    await INGESTS.replace(txn, namespace, record.ref, announced)
+    return announced
+
+
+async def commit_small(
+    txn: Transaction,
+    record: IngestRecord,
+    context: Context,
+    digest: str,
+    data: bytes,
+    labels: Mapping[str, str],
+) -> ContentInfo | Rejected:
+    await _end_ingest(txn, record, context)
+    await ledger.queue_removal(txn, ledger.ingest_path(record.generation))
+    blob = await ledger.record_small(txn, digest, data)
+    return await record_blob(txn, context, digest, blob, labels, record.media_type)
+
+
+async def commit_file(
+    txn: Transaction,
+    record: IngestRecord,
+    context: Context,
+    digest: str,
+    size: int,
+    labels: Mapping[str, str],
+    lost: int,
+) -> ContentInfo | Rejected:
+    await _end_ingest(txn, record, context)
+    if lost:
+        await ledger.replace_lost(txn, digest, lost, record.generation)
+    blob = await ledger.record_file(txn, digest, size, record.generation)
+    return await record_blob(txn, context, digest, blob, labels, record.media_type)
+
+
+async def _same_ingest(txn: Transaction, namespace: str, record: IngestRecord) -> None:
+    found = await INGESTS.find(txn, namespace, record.ref)
+    if found is None or found.generation != record.generation:
+        raise NotFound(f"ingest {quote(record.ref)} was aborted")
+
+
+async def _end_ingest(txn: Transaction, record: IngestRecord, context: Context) -> None:
+    namespace = context.namespace or ""
+    await _same_ingest(txn, namespace, record)
+    await INGESTS.remove(txn, namespace, record.ref)
+    await leave_lease(txn, namespace, context.lease, LeaseResource(record.ref, "ingests"))
+
+
+PLANS: Mapping[type[msgspec.Struct], Plan] = {AbortIngest: abort}

@@ -1,0 +1,175 @@
+"""orlop containers"""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+
+from ...protocol.api import Store
+from ...protocol.records import Any_, Container, Runtime
+from ..embed import host_platform
+from ..output import print_json
+from ..session import Session
+from .image_documents import image_config
+from .images import resolve_name
+from .listing import ListOptions, list_options, print_labels, run_list
+from .options import for_each, parse_labels
+
+__all__ = ["containers"]
+
+SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+STOP_SIGNAL = "io.containerd.image.config.stop-signal"
+_RESERVED = ("containerd.io/", "io.cri-containerd")  # never taken over from an image: spec metadata 4
+
+
+@click.group()
+def containers() -> None:
+    """Containers: records of what runs elsewhere. Creating one runs nothing."""
+
+
+@containers.command("create")
+@click.argument("arguments", nargs=-1, required=True, metavar="[IMAGE] ID")
+@click.option("--config", "-c", type=click.File("rb"), help="The runtime spec, as JSON; then IMAGE is not needed.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
+@click.option("--runtime", default="io.containerd.runc.v2", show_default=True)
+@click.option("--snapshotter", default="", help="Where the container's snapshot lies.")
+@click.option("--snapshot-key", default="", help="Which one it is. Needs --snapshotter.")
+@click.pass_obj
+def create(
+    session: Session,
+    arguments: tuple[str, ...],
+    config: BinaryIO | None,
+    labels: tuple[str, ...],
+    runtime: str,
+    snapshotter: str,
+    snapshot_key: str,
+) -> None:
+    """Record a container. Labels of the image's configuration are taken over, those given here win.
+
+    \b
+    orlop containers create docker.io/library/redis:latest cache-1 --label tier=db
+    orlop containers create --config spec.json helper
+    """
+    if len(arguments) != (1 if config else 2):
+        raise click.UsageError("give IMAGE and ID, or ID alone with --config")
+    spec = config.read() if config is not None else b'{"ociVersion":"1.2.0"}'
+    try:
+        msgspec.json.decode(spec)
+    except msgspec.DecodeError as error:
+        raise click.UsageError(f"--config is not JSON: {error}") from None
+
+    async def run(store: Store) -> None:
+        image, given = "", parse_labels(labels)
+        if config is None:
+            image = await resolve_name(store, arguments[0])
+            settings = (await image_config(store, await store.images.get(image), host_platform())).config
+            taken = (settings.labels or {}) if settings else {}
+            stop = (settings.stop_signal if settings else "") or "SIGTERM"
+            given = {
+                **{key: value for key, value in taken.items() if not key.startswith(_RESERVED)},
+                STOP_SIGNAL: stop,
+                **given,
+            }
+        await store.containers.create(
+            Container(
+                arguments[-1],
+                labels=given,
+                image=image,
+                runtime=Runtime(runtime),
+                spec=Any_(SPEC_TYPE, spec),
+                snapshotter=snapshotter,
+                snapshot_key=snapshot_key,
+            )
+        )
+
+    session.run(run)
+
+
+@containers.command("list")
+@list_options
+@click.pass_obj
+def list_(session: Session, options: ListOptions) -> None:
+    """List containers. Filters: id, image, runtime.name, labels.<key>.
+
+    \b
+    orlop containers ls 'labels.tier==db' 'image~=redis'
+    """
+    # Of what the table shows, a container's spec is no part: it need not travel.
+    fields = () if options.as_json else ("image", "runtime")
+
+    async def row(_: Store, container: Container) -> list[str]:
+        return [container.id, container.image or "-", container.runtime.name]
+
+    run_list(
+        session,
+        options,
+        lambda store: store.containers.list(options.filters, fields=fields),
+        lambda container: container.id,
+        ("CONTAINER", "IMAGE", "RUNTIME"),
+        row,
+    )
+
+
+@containers.command("info")
+@click.argument("id", metavar="ID")
+@click.option("--spec", "spec_only", is_flag=True, help="Only the runtime spec.")
+@click.pass_obj
+def info(session: Session, id: str, spec_only: bool) -> None:  # noqa: A002 - click names it after the argument
+    """A container's record, as JSON."""
+
+    async def run(store: Store) -> None:
+        container = await store.containers.get(id)
+        if spec_only:
+            print_json(None if container.spec is None else _readable(container.spec)["value"])
+            return
+        record = msgspec.to_builtins(container)
+        if container.spec is not None:
+            record["spec"] = _readable(container.spec)
+        print_json(record)
+
+    session.run(run)
+
+
+@containers.command("label")
+@click.argument("id", metavar="ID")
+@click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
+@click.pass_obj
+def label(session: Session, id: str, labels: tuple[str, ...]) -> None:  # noqa: A002 - click names it after the argument
+    """Set labels and print what came of it; `key=` removes one. Other labels stay."""
+
+    async def run(store: Store) -> None:
+        given = parse_labels(labels)
+        if not given:
+            print_labels((await store.containers.get(id)).labels)
+            return
+        mask = [f"labels.{key}" for key in given]
+        print_labels((await store.containers.update(Container(id, labels=given), mask)).labels)
+
+    session.run(run)
+
+
+@containers.command("remove")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.pass_obj
+def remove(session: Session, ids: tuple[str, ...]) -> None:
+    """Remove container records. What only they referred to is collected."""
+
+    async def run(store: Store) -> None:
+        await for_each(ids, store.containers.delete)
+
+    session.run(run)
+
+
+def _readable(value: Any_) -> dict[str, Any]:
+    """JSON as JSON, anything else as base64."""
+    try:
+        return {"type_url": value.type_url, "value": msgspec.json.decode(value.value)}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {"type_url": value.type_url, "value": value.value}
+
+
+for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del"))):
+    for alias in aliases:
+        containers.add_command(command, alias)

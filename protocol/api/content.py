@@ -1,0 +1,192 @@
+"""Blobs and the ingests that make them, as a caller sees them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any
+
+import trio
+
+from .. import messages as m
+from .. import methods as t
+from ..errors import DataLoss
+from ..messages import Context
+from ..records import ContentInfo, IngestStatus
+from .caller import BlobReader, Caller
+from .resources import Resource
+
+__all__ = ["Content", "IngestWriter"]
+
+
+class Content(Resource):
+    def info(self, digest: str) -> Awaitable[ContentInfo]:
+        """Raises NotFound when this namespace does not have it."""
+        return self._call(t.CONTENT_INFO, m.GetContent(digest))
+
+    def list(self, filters: Sequence[str] = (), *, fields: Sequence[str] = ()) -> AsyncIterator[ContentInfo]:
+        """See Images.list."""
+        return self._pages(t.CONTENT_LIST, m.ListContent(list(filters), "", m.PAGE_LIMIT_MAX, list(fields)))
+
+    def stream(
+        self, filters: Sequence[str] = (), *, fields: Sequence[str] = (), after: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[ContentInfo]]:
+        """See Images.stream."""
+        return self._streamed(t.CONTENT_STREAM, m.ListContent(list(filters), after, m.PAGE_LIMIT_MAX, list(fields)))
+
+    def update(
+        self, digest: str, labels: Mapping[str, str], mask: Sequence[str] | None = None
+    ) -> Awaitable[ContentInfo]:
+        """Only labels can change. Raises NotFound, InvalidArgument."""
+        request = m.UpdateContent(digest, dict(labels), None if mask is None else list(mask))
+        return self._call(t.CONTENT_UPDATE, request)
+
+    def delete(self, digest: str) -> Awaitable[None]:
+        """Take this namespace's record away, whoever refers to it. Open readers go on. Raises NotFound."""
+        return self._call(t.CONTENT_DELETE, m.DeleteContent(digest))
+
+    def put(
+        self,
+        data: bytes,
+        *,
+        expected: str = "",
+        media_type: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Awaitable[ContentInfo]:
+        """A blob of up to 16 KiB in one call. Raises AlreadyExists, FailedPrecondition (digest)."""
+        return self._call(t.CONTENT_PUT, m.PutContent(data, expected, media_type, dict(labels or {})))
+
+    def open(self, digest: str) -> AbstractAsyncContextManager[BlobReader]:
+        """`async with content.open(digest) as reader`. Raises NotFound."""
+        return self._caller.open_blob(digest, self._context)
+
+    async def read(self, digest: str, *, most: int = 64 * 1024 * 1024) -> bytes:
+        """All of a blob's bytes, if there are not more than `most`. Raises NotFound, DataLoss."""
+        async with self.open(digest) as reader:
+            if reader.size > most:
+                raise ValueError(f"{digest} has {reader.size} bytes, more than {most}")
+            data = await reader.read_at(0, reader.size)
+        if len(data) != reader.size:
+            raise DataLoss(f"content {digest}: {len(data)} of {reader.size} bytes")
+        return data
+
+    @asynccontextmanager
+    async def ingest(
+        self, ref: str, *, size: int = 0, expected: str = "", media_type: str = ""
+    ) -> AsyncIterator[IngestWriter]:
+        """Open or resume a writer; leaving the block closes it, and keeps uncommitted bytes for a resume.
+
+        Raises AlreadyExists (the expected digest is here), Unavailable (another writer has the ref).
+        """
+        opened = await self._call(t.INGESTS_OPEN, m.OpenIngest(ref, size, expected, media_type))
+        writer = IngestWriter(self._caller, self._context, opened)
+        try:
+            yield writer
+        finally:
+            await writer.close()
+
+    def status(self, ref: str) -> Awaitable[IngestStatus]:
+        """Raises NotFound."""
+        return self._call(t.INGESTS_GET, m.GetIngest(ref))
+
+    def ingests(self, filters: Sequence[str] = ()) -> AsyncIterator[IngestStatus]:
+        return self._pages(t.INGESTS_LIST, m.ListIngests(list(filters), limit=m.PAGE_LIMIT_MAX))
+
+    async def abort(self, ref: str) -> None:
+        """Throw an ingest's bytes away. Raises NotFound."""
+        await self._call(t.INGESTS_ABORT, m.AbortIngest(ref))
+
+
+class IngestWriter:
+    """A writer of one ingest. Several writes are under way at once; one that failed shows at the next call."""
+
+    _WINDOW = 8
+
+    def __init__(self, caller: Caller, context: Context, opened: m.OpenedIngest) -> None:
+        self._caller = caller
+        self._context = context
+        self._handle = opened.writer
+        self.status = opened.status
+        """As it was when the ingest was opened."""
+        self.offset = opened.status.offset
+        self._open = True
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes, in pieces of up to 1 MiB. Raises ResourceExhausted (disk full), FailedPrecondition."""
+        view = memoryview(data).cast("B")
+        if len(view) <= m.MAX_WRITE_BYTES:
+            await self._write_piece(bytes(view) if not isinstance(data, bytes) else data, self.offset)
+            return
+        await self.write_many(bytes(view[at : at + m.MAX_WRITE_BYTES]) for at in range(0, len(view), m.MAX_WRITE_BYTES))
+
+    async def write_many(self, pieces: Any) -> None:
+        """Append pieces of up to 1 MiB each from an iterable or async iterable, several at a time under way."""
+        limiter = trio.CapacityLimiter(self._WINDOW)
+        try:
+            async with trio.open_nursery() as nursery, aclosing(_each(pieces)) as each:
+                async for piece in each:
+                    if not piece:
+                        continue
+                    token = object()
+                    await limiter.acquire_on_behalf_of(token)
+                    nursery.start_soon(self._write_then, bytes(piece), self.offset, limiter, token)
+                    self.offset += len(piece)
+                    await trio.lowlevel.checkpoint()  # its frame leaves before the next one is made
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+
+    async def truncate(self) -> None:
+        """Back to zero bytes."""
+        await self._caller.call(t.INGESTS_TRUNCATE, m.TruncateIngest(self._handle), self._context)
+        self.offset = 0
+
+    async def commit(
+        self, *, size: int = 0, expected: str = "", labels: Mapping[str, str] | None = None
+    ) -> ContentInfo:
+        """Make it a blob, durably. The writer ends, whatever comes of it.
+
+        Raises AlreadyExists (it is here, and in the lease), FailedPrecondition (size or digest; bytes are
+        kept), InvalidArgument, NotFound (aborted, or the lease).
+        """
+        self._open = False
+        request = m.CommitIngest(self._handle, size, expected, dict(labels or {}))
+        result: ContentInfo = await self._caller.call(t.INGESTS_COMMIT, request, self._context)
+        return result
+
+    async def close(self) -> None:
+        """Free the ref and keep the bytes. Idempotent. Cancellation: shielded for up to 10 s."""
+        if self._open:
+            self._open = False
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+                await self._caller.call(t.INGESTS_CLOSE, m.CloseIngest(self._handle), self._context)
+
+    async def _write_then(self, data: bytes, offset: int, limiter: trio.CapacityLimiter, token: object) -> None:
+        try:
+            await self._caller.call(t.INGESTS_WRITE, m.WriteIngest(self._handle, offset, data), self._context)
+        finally:
+            limiter.release_on_behalf_of(token)
+
+    async def _write_piece(self, data: bytes, offset: int) -> None:
+        request = m.WriteIngest(self._handle, offset, data)
+        written = await self._caller.call(t.INGESTS_WRITE, request, self._context)
+        self.offset = written.offset
+
+
+async def _each(pieces: Any) -> AsyncGenerator[bytes, None]:
+    if hasattr(pieces, "aclose"):
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+    elif hasattr(pieces, "__aiter__"):
+        async for piece in pieces:
+            yield piece
+    else:
+        for piece in pieces:
+            yield piece
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,140 @@
+"""A store as one namespace sees it: the resources, and what concerns them all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+import trio
+
+from .. import messages as m
+from .. import methods as t
+from ..errors import FailedPrecondition, NotFound, OrlopError
+from ..identifiers import DEFAULT_NAMESPACE
+from ..messages import Context
+from ..records import Image, Lease
+from .caller import Caller
+from .content import Content
+from .resources import Containers, Events, Images, Leases, Namespaces, Sandboxes
+from .transaction import Transaction
+
+__all__ = ["Store"]
+
+LEASE_LIFE_S = 3600
+_END_LEASE_S = 10
+
+
+class Store:
+    """A store as one namespace sees it. `in_namespace` gives the same store as another sees it."""
+
+    def __init__(self, caller: Caller, context: Context | None = None) -> None:
+        self._caller = caller
+        self.context = context or Context(namespace=DEFAULT_NAMESPACE)
+        self.namespaces = Namespaces(caller, self.context)
+        self.images = Images(caller, self.context)
+        self.containers = Containers(caller, self.context)
+        self.sandboxes = Sandboxes(caller, self.context)
+        self.content = Content(caller, self.context)
+        self.leases = Leases(caller, self.context)
+        self.events = Events(caller, self.context)
+
+    @property
+    def namespace(self) -> str:
+        return self.context.namespace or ""
+
+    def in_namespace(self, name: str) -> Store:
+        return Store(self._caller, msgspec.structs.replace(self.context, namespace=name))
+
+    def with_lease(self, lease: str) -> Store:
+        """The same store; what its calls create joins the lease."""
+        return Store(self._caller, msgspec.structs.replace(self.context, lease=lease))
+
+    @asynccontextmanager
+    async def lease(
+        self, labels: Mapping[str, str] | None = None, *, expires_in_s: int = LEASE_LIFE_S
+    ) -> AsyncIterator[Store]:
+        """`async with store.lease() as leased:` what `leased` creates lives until the block ends.
+
+        The lease is renewed while the block runs, and ended with it; should this program die, it expires after
+        `expires_in_s` seconds. In a store that has a lease already, that one serves. Raises FailedPrecondition
+        in the block when somebody else ended the lease.
+        Cancellation: the lease is ended, for up to 10 s shielded.
+        """
+        if self.context.lease is not None:
+            yield self
+            return
+        lease = await self.leases.create("", labels, expires_in_s=expires_in_s)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._renew, lease, expires_in_s)
+                try:
+                    yield self.with_lease(lease.id)
+                finally:
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None  # the body's own exception leaves as itself
+            raise
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_LEASE_S):
+                try:
+                    await self.leases.delete(lease.id)
+                except OrlopError:  # gone already, or it goes by itself
+                    pass
+
+    async def _renew(self, lease: Lease, expires_in_s: int) -> None:
+        while True:
+            await trio.sleep(expires_in_s / 3)
+            try:
+                await self.leases.update(lease.id, expires_in_s=expires_in_s)
+            except NotFound:
+                raise FailedPrecondition(f"lease {lease.id} was ended by somebody else") from None
+            except OrlopError:  # there is time for another attempt
+                pass
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """`async with store.transaction() as tx:` what the block asks of `tx` happens when it ends, all or nothing.
+
+        Raises, at the end of the block, what the first operation that cannot be done raises; Conflict, NotFound
+        or AlreadyExists for a precondition that does not hold; ResourceExhausted beyond the limits that
+        `welcome()` states. An exception of the block leaves as itself, and nothing is done.
+        Durability: with the end of the block.
+        """
+        transaction = Transaction(self.context)
+        yield transaction
+        await transaction.commit(self._caller, self.context)
+
+    def welcome(self) -> m.Welcome:
+        """Versions, capabilities and limits of the store."""
+        return self._caller.welcome()
+
+    async def server(self) -> m.ServerInfo:
+        """Who serves: the store's uuid, the process and its PID namespace."""
+        result: m.ServerInfo = await self._caller.call(t.INTROSPECTION_SERVER, m.GetServer(), self.context)
+        return result
+
+    async def plugins(self, filters: Sequence[str] = ()) -> list[m.Plugin]:
+        """The parts that the store is made of, in the order in which they were started. Raises InvalidArgument."""
+        request = m.ListPlugins(list(filters))
+        result: m.Plugins = await self._caller.call(t.INTROSPECTION_PLUGINS, request, self.context)
+        return result.items
+
+    async def collect(self) -> m.Collection:
+        """Run a garbage collection that begins now; returns what it removed, in all namespaces."""
+        result: m.Collection = await self._caller.call(t.GC_COLLECT, m.Collect(), self.context)
+        return result
+
+    async def pull(self, request: m.PullImage, progress: Callable[[m.PullProgress], None] | None = None) -> Image:
+        """Bring an image from its registry and record it. See PullImage for the options.
+
+        Raises NotFound, Unauthenticated, PermissionDenied, FailedPrecondition (wrong bytes), Unavailable.
+        Cancellation: no image; what has come shortens the next pull.
+        """
+        async with self._caller.stream(t.TRANSFER_PULL, request, self.context) as stream:
+            async for item in stream:
+                if progress is not None:
+                    progress(item)
+            image: Image = stream.result
+        return image
