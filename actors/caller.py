@@ -16,6 +16,7 @@ from ..protocol.identifiers import check_request_namespace
 from ..protocol.messages import Context, Welcome
 from ..protocol.methods import Method
 from ..protocol.service import Ordered, PointRead, Reply, Stream, Submit, Task
+from .listing import RawPage
 from .promise import Promise
 from .service import StoreService, StoreSession
 
@@ -146,6 +147,6 @@ def _typed(method: Method[Any, Any], result: Any) -> Any:
     assert not isinstance(result, Reply)
     if isinstance(result, msgspec.Raw):
         return msgspec.msgpack.decode(result, type=method.response)
-    if hasattr(result, "items") and any(isinstance(item, msgspec.Raw) for item in result.items):
+    if isinstance(result, RawPage):
         return msgspec.msgpack.decode(msgspec.msgpack.encode(result), type=method.response)
     return result

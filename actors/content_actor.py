@@ -241,7 +241,7 @@ class ContentActor:
         )
         items = []
         for ref, raw in found:
-            writer = self._writers.get((namespace, ref))
+            writer = self._writers.get((namespace, ref.decode()))
             items.append(writer.status() if writer else await self._status(INGESTS.decode(raw)))
         return Page(items, following)
 

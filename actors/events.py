@@ -21,8 +21,10 @@ from ..protocol.messages import Context, Empty, ForwardEvent, ListEvents, Publis
 from ..protocol.service import Session
 from ..protocol.world import Work, World
 from ..storage import tables
+from ..storage.codec import join_records
 from ..storage.engine import Transaction
 from .actor import Plan
+from .listing import RawPage
 from .storage import Durable, StorageActor
 
 __all__ = ["PLANS", "EventsActor", "JournalLimits"]
@@ -39,11 +41,6 @@ class JournalLimits:
 
     events: int = 1_000_000
     age_s: float = 7 * 24 * 3600
-
-
-class _RawPage(msgspec.Struct, frozen=True):
-    items: list[msgspec.Raw]
-    next: int
 
 
 class EventsActor:
@@ -86,7 +83,7 @@ class EventsActor:
         with self._storage.view() as view:
             floor, _head = await tables.journal_bounds(view)
         after = request.after or floor
-        found: list[msgspec.Raw] = []
+        found: list[bytes] = []
         for scans in range(_PAGE_SCANS):
             if scans:
                 await trio.lowlevel.checkpoint()
@@ -97,7 +94,7 @@ class EventsActor:
             after += len(events)  # the journal has no gaps: numbers are given in the transactions that write them
             if not events or len(found) == request.limit:
                 break
-        return _RawPage(found, after)
+        return RawPage(join_records(found), after)
 
     async def subscribe(
         self,
@@ -119,12 +116,12 @@ class EventsActor:
             with self._storage.view() as view:
                 events = await tables.read_events(view, position, _READ_AT_ONCE)
             for event in await self._passing(matcher, events):
-                await emit(event)
+                await emit(msgspec.Raw(event))
             position += len(events)
             if not events:
                 await news.wait()
 
-    async def _passing(self, matcher: Matcher | None, events: list[msgspec.Raw]) -> list[msgspec.Raw]:
+    async def _passing(self, matcher: Matcher | None, events: list[bytes]) -> list[bytes]:
         if matcher is None:
             return events
         if matcher.heavy:
@@ -137,7 +134,7 @@ class EventsActor:
             self._news = trio.Event()
 
 
-def _filtered(matcher: Matcher, events: list[msgspec.Raw]) -> list[msgspec.Raw]:
+def _filtered(matcher: Matcher, events: list[bytes]) -> list[bytes]:
     return [event for event in events if matcher.accepts(event)]
 
 

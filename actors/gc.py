@@ -315,7 +315,7 @@ class Collector:
                 graph.roots.append(vertex)
         async for name, raw in _records(view, namespace, tables.CONTENT):
             graph.sweepable[_Vertex(Kind.CONTENT, name)] = None
-            if _MARKER in bytes(raw):  # most blobs are layers without any reference: not decoded
+            if _MARKER in raw:  # most blobs are layers without any reference: not decoded
                 graph.add(namespace, Kind.CONTENT, name, tables.CONTENT.decode(raw), now)
         return graph
 
@@ -435,8 +435,8 @@ async def _records(view: View, namespace: str, table: tables.Table[Any]) -> Any:
     after = ""
     while True:
         page = await table.page(view, namespace, after, _SLICE_RECORDS)
-        for pair in page.items:
-            yield pair
+        for name, raw in page.rows:
+            yield name.decode(), raw
         if not page.next:
             return
         after = page.next

@@ -14,38 +14,45 @@ import trio
 
 from ..protocol.filters.fields import CONTAINER, CONTENT, IMAGE, INGEST, LEASE, SANDBOX, Filterable
 from ..protocol.filters.matching import Matcher, compile_filters
-from ..protocol.messages import Context, Empty, ListRecords, Page
+from ..protocol.messages import Context, Empty, ListRecords
 from ..protocol.projection import cut_down
 from ..protocol.world import Work, Workers
 from ..storage import tables
-from ..storage.codec import encode
+from ..storage.codec import join_records
 from ..storage.engine import Engine
 from ..storage.tables import PAGE_BYTES, Table
 
-__all__ = ["CONTAINERS", "CONTENT_INFOS", "IMAGES", "INGEST_RECORDS", "LEASES", "SANDBOXES", "Listing"]
+__all__ = ["CONTAINERS", "CONTENT_INFOS", "IMAGES", "INGEST_RECORDS", "LEASES", "SANDBOXES", "Listing", "RawPage"]
 
 _SLICE_RECORDS = 500
 _PAGE_SCANS = 40
 """Slices that a page looks at before it is answered short."""
 _CHUNK_BYTES = 192 * 1024
 
-Pairs = list[tuple[str, msgspec.Raw]]
+Rows = list[tuple[bytes, bytes]]
+
+
+class RawPage(msgspec.Struct, frozen=True):
+    """A page whose records stay as they are stored."""
+
+    items: msgspec.Raw
+    next: str | int
 
 
 class Selection(NamedTuple):
     """What a request wants of each record: whether it passes, and which part of it."""
 
     matcher: Matcher | None
-    cut: Callable[[msgspec.Raw], msgspec.Raw] | None
+    cut: Callable[[bytes], bytes] | None
 
-    def apply(self, pairs: Pairs) -> Pairs:
+    def apply(self, rows: Rows) -> Rows:
         matcher, cut = self.matcher, self.cut
         if matcher is not None:
             accepts = matcher.accepts
-            pairs = [pair for pair in pairs if accepts(pair[1])]
+            rows = [row for row in rows if accepts(row[1])]
         if cut is not None:
-            pairs = [(name, cut(raw)) for name, raw in pairs]
-        return pairs
+            rows = [(name, cut(payload)) for name, payload in rows]
+        return rows
 
 
 class Listing:
@@ -59,7 +66,7 @@ class Listing:
         """Raises InvalidArgument (filters, fields)."""
         selection = self.select(request)
         items, following = await self.read(engine, workers, request, context, selection, PAGE_BYTES)
-        return Page([raw for _, raw in items], following)
+        return RawPage(join_records([payload for _, payload in items]), following)
 
     async def stream(
         self,
@@ -74,7 +81,7 @@ class Listing:
         while True:
             items, following = await self.read(engine, workers, request, context, selection, _CHUNK_BYTES)
             if items:
-                await emit(msgspec.Raw(encode([raw for _, raw in items])))
+                await emit(join_records([payload for _, payload in items]))
             if not following:
                 return Empty()
             request = msgspec.structs.replace(request, after=following)
@@ -92,14 +99,14 @@ class Listing:
         context: Context,
         selection: Selection,
         most_bytes: int,
-    ) -> tuple[Pairs, str]:
+    ) -> tuple[Rows, str]:
         """Records that pass, and where to go on; short of `limit` when they are large or seldom."""
         namespace, after = context.namespace or "", request.after
         if selection.matcher is None:
             with engine.view() as view:
                 scanned = await self._table.page(view, namespace, after, request.limit, most_bytes)
-            return selection.apply(scanned.items), scanned.next
-        found: Pairs = []
+            return selection.apply(scanned.rows), scanned.next
+        found: Rows = []
         size = 0
         for scans in range(_PAGE_SCANS):
             if scans:
@@ -108,18 +115,18 @@ class Listing:
             with engine.view() as view:
                 scanned = await self._table.page(view, namespace, after, _SLICE_RECORDS)
             if selection.matcher.heavy:
-                passed = await workers.run(Work.BYTES, selection.apply, scanned.items)
+                passed = await workers.run(Work.BYTES, selection.apply, scanned.rows)
             else:
-                passed = selection.apply(scanned.items)
+                passed = selection.apply(scanned.rows)
             after = scanned.next
-            for pair in passed[:wanted]:
-                found.append(pair)
-                size += memoryview(pair[1]).nbytes
+            for row in passed[:wanted]:
+                found.append(row)
+                size += len(row[1])
                 if size > most_bytes:
                     break
             full = len(found) == request.limit or size > most_bytes
             if full and found and found[-1] is not passed[-1]:
-                after = found[-1][0]  # more of this slice would have passed
+                after = found[-1][0].decode()  # more of this slice would have passed
             if full or not after:
                 break
         return found, after

@@ -166,16 +166,7 @@ class _SharedView:
         return self._snapshot.get(key)
 
     async def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        found: list[tuple[bytes, bytes]] = []
-        scan = self._snapshot.scan(start, stop)
-        try:
-            for pair in scan:
-                if len(found) == limit:
-                    break
-                found.append(pair)
-        finally:
-            scan.close()
-        return found
+        return self._snapshot.read(start, stop, limit)
 
     def __enter__(self) -> View:
         self._holders += 1

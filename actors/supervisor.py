@@ -18,8 +18,9 @@ from ..protocol.api import Store
 from ..protocol.errors import StoreFailed
 from ..protocol.identifiers import DEFAULT_NAMESPACE
 from ..protocol.messages import Context, Plugin
+from ..protocol.outbox import Budget
 from ..protocol.registry.platforms import Platform
-from ..protocol.server import Budget, serve_listener
+from ..protocol.server import serve_listener
 from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Address, Listener, Work, World
 from ..storage.blobs.local import LocalBlobs

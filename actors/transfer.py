@@ -168,7 +168,7 @@ class TransferActor:
             page = await LEASES.page(view, namespace, _LEASE_PREFIX, 1000)
         return [
             name
-            for name, raw in page.items
+            for name, (_, raw) in zip(page.names, page.rows, strict=True)
             if name.startswith(_LEASE_PREFIX)
             and name not in self._pulling
             and LEASES.decode(raw).labels.get(PULL_LABEL) == reference

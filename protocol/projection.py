@@ -24,7 +24,7 @@ def part_decoder(
     return _part_decoder(record, frozenset(names), tuple((types or {}).items()))
 
 
-def cut_down(record: type[msgspec.Struct], fields: Collection[str]) -> Callable[[msgspec.Raw], msgspec.Raw] | None:
+def cut_down(record: type[msgspec.Struct], fields: Collection[str]) -> Callable[[bytes], bytes] | None:
     """A function from a stored record to one with only `fields` and those that every record has; None when that
     is all of them. Raises InvalidArgument for a name that the record does not have."""
     if not fields:
@@ -59,7 +59,7 @@ def _part_decoder(
 
 
 @lru_cache(256)
-def _cut_down(record: type[msgspec.Struct], fields: frozenset[str]) -> Callable[[msgspec.Raw], msgspec.Raw]:
+def _cut_down(record: type[msgspec.Struct], fields: frozenset[str]) -> Callable[[bytes], bytes]:
     """The values that are kept are copied as they are, undecoded."""
     members: list[Any] = []
     for field in msgspec.structs.fields(record):
@@ -74,4 +74,4 @@ def _cut_down(record: type[msgspec.Struct], fields: frozenset[str]) -> Callable[
             members.append((field.name, msgspec.Raw, msgspec.Raw(_ENCODE(default))))
     members.sort(key=len)
     decode = msgspec.msgpack.Decoder(msgspec.defstruct(f"{record.__name__}Part", members)).decode
-    return lambda raw: msgspec.Raw(_ENCODE(decode(raw)))
+    return lambda raw: _ENCODE(decode(raw))

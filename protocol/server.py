@@ -7,7 +7,6 @@ answers go before chunks of streams; chunks go round-robin, each stream within i
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +30,7 @@ from .errors import NotImplemented as UnknownMethod
 from .identifiers import check_request_namespace
 from .messages import Context, Hello, Limits
 from .methods import HELLO, METHODS, Access, Method
+from .outbox import Budget, Outbox
 from .service import Ordered, PointRead, Reply, Service, Stream, Submit, Task
 from .version import PROTOCOL_VERSION
 from .wire import (
@@ -48,27 +48,14 @@ from .wire import (
 )
 from .world import Clock, Listener, Transport
 
-__all__ = ["Budget", "serve_connection", "serve_listener"]
+__all__ = ["serve_connection", "serve_listener"]
 
 log = structlog.get_logger("orlop.server")
 
 BATCH_NS = 2_000_000
-BATCH_BYTES = 256 * 1024
 HELLO_TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 1024
 READS_AT_ONCE = 4
-BUDGET_BYTES = 256 * 1024 * 1024
-
-
-class Budget:
-    """Bytes that all connections of a process may hold in unfinished frames and unsent answers."""
-
-    def __init__(self, limit: int = BUDGET_BYTES) -> None:
-        self.limit = limit
-        self.used = 0
-
-    def exhausted(self) -> bool:
-        return self.used > self.limit
 
 
 async def serve_listener(listener: Listener, service: Service, clock: Clock, budget: Budget | None = None) -> None:
@@ -149,9 +136,9 @@ class _Call:
         connection = self._connection
         connection.end_call(self)
         if self.streaming:
-            connection.queue_chunk(frame)  # a stream's answer says that its chunks have come: it goes after them
+            connection.outbox.queue_chunk(frame)  # a stream's answer says that its chunks have come: it goes after them
         else:
-            connection.answer(frame)
+            connection.outbox.answer(frame)
         connection.room.set()
 
 
@@ -168,15 +155,8 @@ class _Connection:
         self._broken = False
         self.calls: dict[int, _Call] = {}
         self._streams = 0
-        self._answers: list[bytes | tuple[bytes, int]] = []  # a frame, or one with a file descriptor
-        self._answer_bytes = 0
-        self._chunks: deque[bytes] = deque()
-        self._chunk_bytes = 0
-        self._sending = False
-        self._wake = trio.Event()
+        self.outbox = Outbox(transport, self._count)
         self.room = trio.Event()
-        self._drained = trio.Event()
-        self._drained.set()
         self._nursery: trio.Nursery | None = None
         self._counted = 0
         self._taken = 0
@@ -185,7 +165,7 @@ class _Connection:
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._write_forever)
+            nursery.start_soon(self.outbox.run)
             try:
                 await self._read_forever()
             except RemoteProtocolError as error:
@@ -200,13 +180,9 @@ class _Connection:
                 self.end_call(call)  # its task was cancelled; what was submitted still answers
         self._budget.used -= self._counted
         self._counted = 0
-        for answer in self._answers:
-            if isinstance(answer, tuple):
-                self._close_descriptor(answer[1])
-        self._answers.clear()
-        if (
-            self._greeted and not self._broken and not self._sending
-        ):  # nothing half sent: the peer can be told what was not even read
+        self.outbox.drop()
+        if self._greeted and not self._broken and not self.outbox.sending:
+            # Nothing is half sent: the peer can be told what was not even read.
             try:
                 self._transport.send_nowait(encode_closing(self._taken))
             except OSError:
@@ -221,20 +197,6 @@ class _Connection:
         call.done = True
         self.calls.pop(call.id, None)
         self._service.call_ended(call.method)
-
-    def answer(self, frame: bytes, descriptor: int | None = None) -> None:
-        """Queue a unary answer; it leaves with whatever else is answered in this step of the loop."""
-        self._answers.append(frame if descriptor is None else (frame, descriptor))
-        self._answer_bytes += len(frame)
-        self._wake.set()
-
-    def queue_chunk(self, frame: bytes) -> None:
-        """Queue a frame of a stream; it leaves when no unary answer waits."""
-        self._chunks.append(frame)
-        self._chunk_bytes += len(frame)
-        if self._drained.is_set():
-            self._drained = trio.Event()
-        self._wake.set()
 
     # reading
 
@@ -271,11 +233,11 @@ class _Connection:
                 raise RemoteProtocolError("a client sends requests, credits and cancellations only")
             served += 1
             late = served % 16 == 0 and self._clock.monotonic_ns() - began > BATCH_NS
-            if late or self._answer_bytes > BATCH_BYTES:
-                await self._flush()
+            if late or self.outbox.behind():
+                await self.outbox.flush()
                 await trio.lowlevel.checkpoint()
                 began = self._clock.monotonic_ns()
-        await self._flush()
+        await self.outbox.flush()
         return True
 
     async def _serve(self, frame: Request) -> None:
@@ -303,9 +265,7 @@ class _Connection:
         if type(route) is PointRead:
             try:
                 # No wake-up of the writer: the end of this read sends it.
-                frame = encode_result(frame_id, await route.run(request, context))
-                self._answers.append(frame)
-                self._answer_bytes += len(frame)
+                self.outbox.answer_quietly(encode_result(frame_id, await route.run(request, context)))
             except OrlopError:
                 raise
             except Exception as defect:  # noqa: BLE001 - a defect is an answer
@@ -314,7 +274,7 @@ class _Connection:
         if frame_id in self.calls:
             raise RemoteProtocolError(f"request id {frame_id} is in use")
         while len(self.calls) >= self._limits.requests_in_flight:
-            await self._flush()
+            await self.outbox.flush()
             self.room = trio.Event()
             await self.room.wait()
         call = _Call(self, frame_id, method, context)
@@ -376,11 +336,9 @@ class _Connection:
     async def _read_in_turn(self, route: Task, request: Any, context: Context) -> Any:
         """Lists and their like make large answers: few at a time, and none while the peer takes none."""
         async with self._reads:
-            while self._answer_bytes > BATCH_BYTES or self._budget.exhausted():
-                if self._answer_bytes > BATCH_BYTES:
-                    if self._drained.is_set():
-                        self._drained = trio.Event()
-                    await self._drained.wait()
+            while self.outbox.behind() or self._budget.exhausted():
+                if self.outbox.behind():
+                    await self.outbox.caught_up()
                 else:
                     await trio.sleep(0.05)  # others hold the bytes; they take or go
             reply = await route.run(request, context, self._session)
@@ -393,7 +351,7 @@ class _Connection:
             call.fail(FailedPrecondition("file descriptors only pass over unix sockets", hint="use content.read"))
             return
         self.end_call(call)
-        self.answer(encode_result(call.id, reply.result), reply.descriptor)
+        self.outbox.answer(encode_result(call.id, reply.result), reply.descriptor)
         self.room.set()
 
     def _emitter(self, call: _Call) -> Callable[[object], Any]:
@@ -401,10 +359,9 @@ class _Connection:
             while call.credit <= 0:
                 call.more_credit = trio.Event()
                 await call.more_credit.wait()
-            while self._chunk_bytes > BATCH_BYTES:
-                await self._drained.wait()
+            await self.outbox.room_for_chunk()
             call.credit -= 1
-            self.queue_chunk(encode_chunk(call.id, item))
+            self.outbox.queue_chunk(encode_chunk(call.id, item))
             await trio.lowlevel.checkpoint()
 
         return emit
@@ -435,87 +392,19 @@ class _Connection:
             welcome = msgspec.structs.replace(welcome, capabilities=capabilities)
         self._greeted = True
         self._reader.limit = MAX_FRAME_BYTES
-        self.answer(encode_result(frame_id, welcome))
+        self.outbox.answer(encode_result(frame_id, welcome))
 
     def _refuse(self, frame_id: int, error: BaseException) -> None:
-        self.answer(encode_error(frame_id, error_to_wire(error)))
+        self.outbox.answer(encode_error(frame_id, error_to_wire(error)))
 
     def _count(self) -> None:
         """What this connection holds, for the budget of all."""
-        held = self._reader.buffered + self._answer_bytes + self._chunk_bytes
+        held = self._reader.buffered + self.outbox.held
         self._budget.used += held - self._counted
         self._counted = held
 
     def _close_descriptor(self, fd: int) -> None:
         self._transport.close_descriptor(fd)
-
-    # writing
-
-    async def _flush(self) -> None:
-        """Send what is answered, without a task switch when the peer takes it all at once."""
-        if self._answers and (self._sending or self._chunks):
-            self._wake.set()
-        elif self._answers:
-            if len(self._answers) == 1 and isinstance(self._answers[0], bytes):
-                data = self._answers[0]
-            elif any(isinstance(answer, tuple) for answer in self._answers):
-                self._wake.set()  # the writer sends descriptors
-                return
-            else:
-                data = b"".join(self._answers)  # type: ignore[arg-type]  # the tuples were ruled out
-            self._answers.clear()
-            self._answer_bytes = 0
-            sent = self._transport.send_nowait(data)
-            if sent < len(data):
-                self._answers.append(data[sent:])
-                self._answer_bytes = len(data) - sent
-                self._wake.set()
-        while self._answer_bytes > BATCH_BYTES:  # it does not take its answers: do not read its questions
-            if self._drained.is_set():
-                self._drained = trio.Event()
-            self._wake.set()
-            await self._drained.wait()
-
-    async def _write_forever(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            while self._answers or self._chunks:
-                self._sending = True
-                try:
-                    await self._send_some()
-                finally:
-                    self._sending = False
-                self._drained.set()
-
-    async def _send_some(self) -> None:
-        """All answers, then one chunk. What could not be sent is queued again, so its descriptors get closed."""
-        answers, self._answers = deque(self._answers), []
-        taken = self._answer_bytes  # they count as held until the peer has taken them
-        try:
-            plain: list[bytes] = []
-            while answers:
-                answer = answers.popleft()
-                if isinstance(answer, bytes):
-                    plain.append(answer)
-                    continue
-                try:
-                    if plain:
-                        await self._transport.send(b"".join(plain))
-                        plain.clear()
-                    await self._transport.send(*answer)
-                finally:
-                    self._close_descriptor(answer[1])
-            if plain:
-                await self._transport.send(b"".join(plain))
-        finally:
-            self._answers[:0] = answers
-        self._answer_bytes -= taken
-        if self._chunks and not self._answers:
-            chunk = self._chunks.popleft()
-            self._chunk_bytes -= len(chunk)
-            await self._transport.send(chunk)
-        self._count()
 
     async def _say_goodbye(self, error: RemoteProtocolError) -> None:
         """Answer the request whose frame cannot be taken, if its id is known; then the connection ends."""
@@ -523,12 +412,9 @@ class _Connection:
         if error.frame_id is not None:
             self._refuse(error.frame_id, InvalidArgument(str(error)))
         else:
-            self.answer(encode_error(0, WireError("InvalidArgument", f"{error}: invalid argument")))
+            self.outbox.answer(encode_error(0, WireError("InvalidArgument", f"{error}: invalid argument")))
         with trio.move_on_after(1):
-            while self._answers or self._sending:
-                if self._drained.is_set():
-                    self._drained = trio.Event()
-                await self._drained.wait()
+            await self.outbox.sent()
 
 
 def _internal(method: Method[Any, Any], defect: Exception) -> OrlopError:

@@ -121,6 +121,9 @@ class Snapshot(Protocol):
     """A frozen state of a key-value store, used on the loop's thread only."""
 
     def get(self, key: bytes) -> bytes | None: ...
+    def read(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` pairs at once: what lists are made of."""
+
     def scan(self, start: bytes, stop: bytes) -> Scan: ...
     def close(self) -> None: ...
 

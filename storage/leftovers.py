@@ -21,19 +21,21 @@ _MOST_WRITES = MAX_TRANSACTION_WRITES - 50
 
 async def drop_leftovers(txn: Transaction, namespace: str) -> None:
     """Raises FailedPrecondition when there are too many."""
-    leases, more_leases = await LEASES.page(txn, namespace, "", _MOST_WRITES)
-    ingests, more_ingests = await INGESTS.page(txn, namespace, "", _MOST_WRITES)
-    sandboxes, more_sandboxes = await SANDBOXES.page(txn, namespace, "", _MOST_WRITES)
-    writes = _WRITES_LEASE * len(leases) + _WRITES_INGEST * len(ingests) + _WRITES_SANDBOX * len(sandboxes)
-    if more_leases or more_ingests or more_sandboxes or writes > _MOST_WRITES:
+    leases = await LEASES.page(txn, namespace, "", _MOST_WRITES)
+    ingests = await INGESTS.page(txn, namespace, "", _MOST_WRITES)
+    sandboxes = await SANDBOXES.page(txn, namespace, "", _MOST_WRITES)
+    writes = (
+        _WRITES_LEASE * len(leases.rows) + _WRITES_INGEST * len(ingests.rows) + _WRITES_SANDBOX * len(sandboxes.rows)
+    )
+    if leases.next or ingests.next or sandboxes.next or writes > _MOST_WRITES:
         raise FailedPrecondition(
             f"namespace {quote(namespace)} still has too many leases, sandboxes or ingests to go in one step",
             hint="delete leases and sandboxes and abort ingests first",
         )
-    for name, _ in leases:
+    for name in leases.names:
         await end_lease(txn, namespace, name, inline=0)
-    for name, _ in sandboxes:
+    for name in sandboxes.names:
         await SANDBOXES.remove(txn, namespace, name)
         txn.made_garbage()
-    for name, _ in ingests:
+    for name in ingests.names:
         await drop_ingest_files(txn, await INGESTS.remove(txn, namespace, name))

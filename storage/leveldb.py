@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import plyvel
@@ -171,6 +172,16 @@ class _Snapshot:
             return self._get(key, verify_checksums=True)  # type: ignore[no-any-return]  # plyvel has no types
         except plyvel.Error as error:
             raise DataLoss(f"key {key!r}: {error}") from error
+
+    def read(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        self._store._check(self._epoch)
+        iterator = self._snapshot.iterator(start=start, stop=stop, verify_checksums=True)
+        try:
+            return list(islice(iterator, limit))
+        except plyvel.Error as error:
+            raise DataLoss(f"scan from {start!r}: {error}") from error
+        finally:
+            iterator.close()
 
     def scan(self, start: bytes, stop: bytes) -> _Scan:
         self._store._check(self._epoch)

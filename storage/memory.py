@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping
+from itertools import islice
 
 from ..protocol.errors import Unavailable
 from .engine import WriteFailed
@@ -101,6 +102,9 @@ class _MemorySnapshot:
     def get(self, key: bytes) -> bytes | None:
         self._check()
         return self._store._value(key, self._version)
+
+    def read(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        return list(islice(self.scan(start, stop), limit))
 
     def scan(self, start: bytes, stop: bytes) -> _MemoryScan:
         self._check()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 import re2  # type: ignore[import-untyped]  # it has none
 
 from ..errors import InvalidArgument
@@ -27,20 +26,16 @@ Test = Callable[[Any], bool]
 
 
 class Matcher:
-    """Whether a record passes. Without filters, or with an empty one among them, everything does."""
+    """Whether a record passes. `accepts` takes it as it is stored, `accepts_record` decoded.
 
-    def __init__(self, alternatives: Sequence[Test], decode: Callable[[msgspec.Raw], Any], heavy: bool) -> None:
-        self._alternatives = alternatives
-        self._decode = decode
+    `heavy`: a regular expression is large enough to hold up the loop: ask in a thread.
+    """
+
+    def __init__(self, alternatives: Sequence[Test], decode: Callable[[bytes], Any], heavy: bool) -> None:
+        test = alternatives[0] if len(alternatives) == 1 else _some(alternatives)
+        self.accepts_record = test
+        self.accepts: Callable[[bytes], bool] = lambda payload: test(decode(payload))
         self.heavy = heavy
-        """A regular expression is large enough to hold up the loop: ask in a thread."""
-
-    def accepts(self, raw: msgspec.Raw | bytes) -> bool:
-        """The record as it is stored."""
-        return self.accepts_record(self._decode(raw))  # type: ignore[arg-type]  # msgspec reads either
-
-    def accepts_record(self, record: Any) -> bool:
-        return any(test(record) for test in self._alternatives)
 
 
 def compile_filters(fields: Filterable, filters: Sequence[str]) -> Matcher | None:
@@ -85,6 +80,10 @@ def search_text(pattern: str) -> tuple[Callable[[str], bool], bool]:
         return (lambda _: False), False
     search = compiled.search
     return (lambda text: search(text.encode()) is not None), compiled.programsize > _HEAVY_PROGRAM
+
+
+def _some(tests: Sequence[Test]) -> Test:
+    return lambda record: any(test(record) for test in tests)
 
 
 def _every(tests: Sequence[Test]) -> Test:

@@ -27,7 +27,8 @@ import orlop
 from orlop.actors.supervisor import RunningStore
 from orlop.bin.world import real_world
 from orlop.protocol.errors import Unavailable
-from orlop.protocol.server import Budget, serve_listener
+from orlop.protocol.outbox import Budget
+from orlop.protocol.server import serve_listener
 from orlop.protocol.world import Address
 from tests.conftest import StoreMaker
 
