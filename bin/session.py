@@ -24,7 +24,7 @@ from .embed import connect, open_store
 __all__ = ["SYSTEM_SOCKET", "Session"]
 
 T = TypeVar("T")
-MEET_S = 10.0  # how long a command tries to get at a store that others open and close
+MEET_S = 10.0  # how long a command waits for one other to open or close the store
 SYSTEM_SOCKET = "/run/orlop/orlop.sock"
 
 
@@ -87,6 +87,7 @@ class Session:
         """Open the folder's store, or meet whoever has it. A holder that is about to end lets us try again."""
         assert self.folder is not None
         patience = trio.current_time() + MEET_S
+        known = 0
         while True:
             try:
                 async with open_store(self.folder, namespace=self.namespace) as store:
@@ -94,6 +95,8 @@ class Session:
             except StoreInUse as in_use:
                 holder = in_use.holder
                 socket = holder.socket if holder else ""
+                if holder and holder.pid != known:  # others had their turn: it is worth waiting on
+                    known, patience = holder.pid, trio.current_time() + MEET_S
                 # A daemon that listens elsewhere will not go away; a command that opens or closes will.
                 if not socket and (trio.current_time() > patience or (holder and holder.program == "orlopd")):
                     raise

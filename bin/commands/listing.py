@@ -61,7 +61,7 @@ def run_list(
 
     async def run(store: Store) -> None:
         found: list[tuple[Store, R]] = []
-        async for each in _stores(store, options.everywhere):
+        for each in await _stores(store, options.everywhere):
             async for record in read(each):
                 if options.quiet:
                     click.echo(f"{each.namespace} {name(record)}" if options.everywhere else name(record))
@@ -81,12 +81,11 @@ def print_labels(labels: dict[str, str]) -> None:
     click.echo(",".join(f"{key}={value}" for key, value in sorted(labels.items())))
 
 
-async def _stores(store: Store, everywhere: bool) -> AsyncIterator[Store]:
+async def _stores(store: Store, everywhere: bool) -> list[Store]:
+    """The store as each namespace sees it."""
     if not everywhere:
-        yield store
-        return
-    async for namespace in store.namespaces.list():
-        yield store.in_namespace(namespace.name)
+        return [store]
+    return [store.in_namespace(namespace.name) async for namespace in store.namespaces.list()]
 
 
 def _with_namespace(at: Store, record: msgspec.Struct) -> dict[str, Any]:

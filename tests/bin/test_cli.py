@@ -5,139 +5,35 @@ Real processes where signals, pipes or two programs at once are the point. Sourc
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from orlop.bin.cli import main
 from tests.support.faulty_registry import FaultyRegistry, Stall
 from tests.support.layout_registry import LayoutRegistry
 from tests.support.registries import make_layout
+from tests.support.shell import TIMEOUT_S, Shell, daemon, one_line
 
-ROOT = Path(__file__).parents[2]
-CLI = [sys.executable, "-c", "from orlop.bin.cli import main; main()"]
-DAEMON = [sys.executable, "-c", "from orlop.bin.daemon import main; main()"]
-TIMEOUT_S = 30.0
 MISSING = f"sha256:{'0' * 64}"
-INHERITED = {key: value for key, value in os.environ.items() if not key.startswith(("ORLOP_", "CONTAINERD_"))}
-ENVIRONMENT = {**INHERITED, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-class Shell:
-    """Commands in one environment: `run` calls the program's main function in this process, which saves the
-    start of an interpreter; `spawn` and `started` make real processes."""
-
-    def __init__(self, **environment: str) -> None:
-        self._own = environment
-
-    def run(self, *arguments: str, stdin: str = "", **extra: str) -> Done:
-        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
-        with pytest.MonkeyPatch.context() as patch:
-            for key in set(os.environ) - set(INHERITED):
-                patch.delenv(key)
-            for key, value in {**self._own, **extra}.items():
-                patch.setenv(key, value)
-            patch.setattr(sys, "argv", ["orlop", *arguments])
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-            patch.setattr(sys, "stdout", out)
-            patch.setattr(sys, "stderr", err)
-            with pytest.raises(SystemExit) as ended:
-                main()
-        for stream in (out, err):
-            stream.flush()
-        code = ended.value.code
-        assert code is None or isinstance(code, int)
-        return Done(code or 0, text_of(out), text_of(err))
-
-    def out(self, *arguments: str, stdin: str = "", **extra: str) -> str:
-        done = self.run(*arguments, stdin=stdin, **extra)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def spawn(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*CLI, *arguments],
-            env={**ENVIRONMENT, **self._own, **extra},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-
-    @contextmanager
-    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        with started([*CLI, *arguments], {**ENVIRONMENT, **self._own}) as process:
-            yield process
-
-
-def text_of(stream: io.TextIOWrapper) -> str:
-    buffer = stream.buffer
-    assert isinstance(buffer, io.BytesIO)
-    return buffer.getvalue().decode()
-
-
-@contextmanager
-def started(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
-def daemon(root: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A daemon that is ready; `address` of the first listener is what it printed."""
-    with started([*DAEMON, "--root", str(root), *arguments], ENVIRONMENT) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("ready: ")
-        yield process
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(HOME=str(tmp_path), ORLOP_STORE=str(tmp_path / "store"))
-
-
-def one_line(text: str) -> None:
-    """One line, or one and a hint."""
-    lines = text.splitlines()
-    assert lines[0].startswith("orlop: ")
-    assert [line for line in lines[1:] if not line.startswith("  hint: ")] == []
-    assert len(lines) <= 2
 
 
 @pytest.mark.parametrize(
     "arguments, example",
     [
         ((), "orlop pull redis"),
+        (("containers", "create"), "orlop containers create"),
+        (("containers", "ls"), "orlop containers ls 'labels.tier==db'"),
+        (("leases", "create"), "orlop leases create --id"),
+        (("images", "label"), "orlop images label redis tier=db"),
+        (("content", "active"), "orlop content active 'ref~=^layer-'"),
         (("pull",), "orlop pull --platform linux/arm64"),
         (("images", "pull"), "orlop pull"),
         (("images", "tag"), "orlop images tag redis:latest"),
@@ -168,6 +64,16 @@ def test_help_does_not_touch_the_store(shell: Shell, tmp_path: Path) -> None:
         ("namespaces", "rm", "none"),
         ("namespaces", "label", "none", "a=b"),
         ("images", "tag", "none", "other"),
+        ("images", "label", "none", "a=b"),
+        ("images", "inspect", "none"),
+        ("content", "label", MISSING, "a=b"),
+        ("containers", "info", "none"),
+        ("containers", "label", "none", "a=b"),
+        ("containers", "rm", "none"),
+        ("containers", "create", "none", "c1"),
+        ("leases", "rm", "none"),
+        ("leases", "resources", "none"),
+        ("leases", "add", "none", "images", "x"),
     ],
     ids=" ".join,
 )
