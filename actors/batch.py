@@ -32,10 +32,11 @@ from ..storage.codec import encode
 from ..storage.engine import MAX_TRANSACTION_OPERATIONS, Reader, Transaction
 from ..storage.tables import Table
 from .actor import Plan
+from .content_actor import PreparedCommit
 from .leases import lease_id
 from .storage import Rejected
 
-__all__ = ["PLANS", "PreparedBatch", "prepare"]
+__all__ = ["PLANS", "PreparedBatch", "place", "prepare"]
 
 _TABLES: Final[Mapping[Resource, Table[Any]]] = {
     Resource.IMAGE: tables.IMAGES,
@@ -52,12 +53,13 @@ BATCHED: Final[frozenset[Method[Any, Any]]] = frozenset(
         t.IMAGES_CREATE, t.IMAGES_UPDATE, t.IMAGES_DELETE,
         t.CONTAINERS_CREATE, t.CONTAINERS_UPDATE, t.CONTAINERS_DELETE,
         t.SANDBOXES_CREATE, t.SANDBOXES_UPDATE, t.SANDBOXES_DELETE,
-        t.CONTENT_UPDATE, t.CONTENT_DELETE, t.CONTENT_PUT,
+        t.CONTENT_UPDATE, t.CONTENT_DELETE, t.CONTENT_PUT, t.INGESTS_COMMIT,
         t.LEASES_CREATE, t.LEASES_UPDATE, t.LEASES_DELETE, t.LEASES_ADD, t.LEASES_REMOVE,
         t.EVENTS_PUBLISH,
     }
 )  # fmt: skip
-"""What may stand in a batch: everything that is decided by a transaction alone."""
+"""What may stand in a batch: everything that is decided by a transaction alone, and commits, whose bytes are made
+ready before it."""
 
 _ARGUMENTS = {method.name: msgspec.msgpack.Decoder(method.request).decode for method in BATCHED}
 
@@ -71,7 +73,8 @@ class PreparedBatch(msgspec.Struct, frozen=True):
     """A batch with everything decoded that can be before its transaction."""
 
     checks: list[Any]
-    operations: list[Any]
+    operations: list[tuple[str, Any]]
+    """Method and request; of a commit what was prepared of it takes the request's place."""
     plans: Mapping[type, Plan]
 
 
@@ -88,14 +91,14 @@ def prepare(batch: Batch, plans: Mapping[type[msgspec.Struct], Plan], world: Wor
     for index, operation in enumerate(batch.operations):
         decode = _ARGUMENTS.get(operation.method)
         if decode is None:
-            raise InvalidArgument(f"{_place(index, operation.method)}: this method cannot be part of a batch")
+            raise InvalidArgument(f"{place(index, operation.method)}: this method cannot be part of a batch")
         try:
             request = decode(operation.arguments)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise InvalidArgument(f"{_place(index, operation.method)}: {error}") from None
+            raise InvalidArgument(f"{place(index, operation.method)}: {error}") from None
         if isinstance(request, DeleteImage | DeleteLease) and request.sync:
             raise InvalidArgument(
-                f"{_place(index, operation.method)}: a synchronous delete cannot be part of a batch",
+                f"{place(index, operation.method)}: a synchronous delete cannot be part of a batch",
                 hint="ask for a collection afterwards",
             )
         if isinstance(request, CreateLease) and not request.id:
@@ -112,11 +115,16 @@ async def run(txn: Transaction, batch: PreparedBatch, context: Context) -> Batch
     results = []
     for index, (method, request) in enumerate(batch.operations):
         try:
-            result = await batch.plans[type(request)](txn, request, context)
+            if isinstance(request, PreparedCommit):
+                result: Any = await request.plan(txn, context)
+            else:
+                result = await batch.plans[type(request)](txn, request, context)
         except OrlopError as error:
-            raise prefixed(_place(index, method), error) from None
+            raise prefixed(place(index, method), error) from None
         if isinstance(result, Rejected):
-            raise prefixed(_place(index, method), result.error)
+            if result.existing is None:
+                raise prefixed(place(index, method), result.error)
+            result = result.existing  # content that is here, and in the lease: what was asked for
         results.append(result if isinstance(result, msgspec.Raw) else msgspec.Raw(encode(result)))
     return BatchResult(results)
 
@@ -154,7 +162,7 @@ def _record(wanted: Precondition) -> msgspec.Struct | None:
     return record
 
 
-def _place(index: int, method: str) -> str:
+def place(index: int, method: str) -> str:
     return f"operation {index + 1} ({method[:80]})"
 
 

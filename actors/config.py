@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -31,3 +31,6 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     journal: JournalConfig = JournalConfig()
     transfer: TransferConfig = TransferConfig()
+    content_sharing_policy: Literal["shared", "isolated"] = "shared"
+    """`isolated`: a namespace sends (or is allowed to pull) its own copy of what another has, unless that one is
+    shareable."""

@@ -103,8 +103,9 @@ async def record_blob(
     namespace = context.namespace or ""
     labels = stored_labels(labels)
     await join_lease(txn, namespace, context.lease, LeaseResource(digest, "content"))
-    if await CONTENT.find(txn, namespace, digest) is not None:
-        return Rejected(AlreadyExists(f"content {digest}"))
+    existing = await CONTENT.find(txn, namespace, digest)
+    if existing is not None:
+        return Rejected(AlreadyExists(f"content {digest}"), existing)
     info = ContentInfo(digest, blob.size, labels, txn.now_ns, txn.now_ns)
     await CONTENT.insert(txn, namespace, digest, info)
     await ledger.hold(txn, digest, blob)

@@ -8,8 +8,9 @@ the file. Source: DESIGN 6, spec content.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -34,14 +35,17 @@ from ..protocol.service import Reply
 from ..protocol.world import Work, World
 from ..storage.blobs import ledger
 from ..storage.blobs.local import IngestFile, LocalBlobs, disk_error
+from ..storage.blobs.sharing import Sharing
+from ..storage.engine import Transaction
 from ..storage.tables import CONTENT, INGESTS, PAGE_BYTES, IngestRecord
 from . import ingest_plans as plans
+from .adopting import AdoptingWriter
 from .content import wrong_digest
 from .ingest import Writer
 from .listing import INGEST_RECORDS
-from .storage import StorageActor
+from .storage import Rejected, StorageActor
 
-__all__ = ["ContentActor", "OpenReader"]
+__all__ = ["ContentActor", "OpenReader", "PreparedCommit"]
 
 
 class OpenReader:
@@ -75,11 +79,32 @@ class OpenReader:
                 self._blobs.close(self._fd)
 
 
+class PreparedCommit:
+    """Bytes that stand ready, and the plan that records them. Whoever ran it says in `recorded` what came of it:
+    None is "not known", say when the caller was cancelled."""
+
+    def __init__(
+        self,
+        namespace: str,
+        plan: Callable[[Transaction, Context], Awaitable[ContentInfo | Rejected]],
+        sealed: str = "",
+    ) -> None:
+        self._namespace = namespace
+        self._plan = plan
+        self.sealed = sealed
+        self.recorded: bool | None = None
+
+    def plan(self, txn: Transaction, context: Context) -> Awaitable[ContentInfo | Rejected]:
+        """In the namespace of the open, with the lease of the commit. Source: spec content 5.4."""
+        return self._plan(txn, msgspec.structs.replace(context, namespace=self._namespace))
+
+
 class ContentActor:
-    def __init__(self, storage: StorageActor, blobs: LocalBlobs, world: World) -> None:
+    def __init__(self, storage: StorageActor, blobs: LocalBlobs, world: World, policy: Sharing) -> None:
         self._storage = storage
         self._blobs = blobs
         self._world = world
+        self._policy = policy
         self._locks: dict[tuple[str, str], int] = {}  # (namespace, ref) -> since when, in nanoseconds
         self._writers: dict[tuple[str, str], Writer] = {}
         self._nursery: trio.Nursery | None = None
@@ -102,8 +127,8 @@ class ContentActor:
 
     # ingests
 
-    async def open_ingest(self, request: OpenIngest, context: Context) -> Writer:
-        """Open or resume a writer. Source: spec content 3.9.
+    async def open_ingest(self, request: OpenIngest, context: Context) -> Writer | AdoptingWriter:
+        """Open or resume a writer, or one that adopts what another namespace has. Source: spec content 3.9.
 
         Raises InvalidArgument, AlreadyExists (the digest is here; a lease in the context has it now),
         Unavailable (another writer has the ref), NotFound (the lease).
@@ -113,35 +138,73 @@ class ContentActor:
         namespace = check_request_namespace(context.namespace)
         if request.expected:
             check_digest(request.expected, "expected digest")
-        if self._nursery is None:
-            raise Unavailable("the content store is not running")
-        lock = (namespace, request.ref)
-        self._take_lock(lock)
+            adopting = await self._open_adopting(request, context)
+            if adopting is not None:
+                return adopting
+        lock = self._take_lock(namespace, request.ref)
         try:
             record, fresh = await self._storage.transact(lambda txn: plans.open_ingest(txn, request, context))
-            algorithm = split_digest(record.expected)[0] if record.expected else "sha256"
             # One step, and no checkpoint after it: a cancelled open leaves neither a file nor a lock.
-            file, updated_at = await self._world.workers.run(Work.BYTES, self._open_file, record, algorithm, fresh)
+            file, updated_at = await self._world.workers.run(Work.BYTES, self._open_file, record, fresh)
         except OSError as error:
             del self._locks[lock]
             raise disk_error(error, f"ingest {quote(request.ref)}") from error
         except BaseException:
             del self._locks[lock]
             raise
-        record = msgspec.structs.replace(record, updated_at=updated_at)
+        return self._started(lock, msgspec.structs.replace(record, updated_at=updated_at), file)
+
+    async def _open_adopting(self, request: OpenIngest, context: Context) -> AdoptingWriter | None:
+        """Looked up on the view first: most blobs that are announced are not here yet."""
+        with self._storage.view() as view:
+            if await ledger.find_blob(view, request.expected) is None:
+                return None
+        opened = await self._storage.transact(lambda txn: plans.open_adopting(txn, request, context, self._policy))
+        if opened is None:
+            return None
+        record, size = opened
+        return AdoptingWriter(context.namespace or "", record, size, self._unshare)
+
+    async def _unshare(self, adopting: AdoptingWriter, kept: int) -> Writer:
+        """An ordinary writer over the first `kept` bytes of what would have been adopted.
+
+        Raises Unavailable (another writer has the ref), NotFound (aborted meanwhile).
+        Cancellation: the ref is free; the ingest starts from nothing when it is opened again.
+        """
+        namespace, record = adopting.namespace, adopting.record
+        lock = self._take_lock(namespace, record.ref)
+        try:
+            record = await self._storage.transact(lambda txn: plans.unshare_ingest(txn, namespace, adopting.record))
+            with self._storage.view() as view:
+                blob = await ledger.find_blob(view, record.held)
+                data = await ledger.small_bytes(view, record.held)
+            if blob is None:
+                raise NotFound(f"bytes of content {record.held}")
+            file = await self._world.workers.run(Work.BYTES, self._copied, record, blob, data, kept)
+        except OSError as error:
+            del self._locks[lock]
+            raise disk_error(error, f"ingest {quote(record.ref)}") from error
+        except BaseException:
+            del self._locks[lock]
+            raise
+        return self._started(lock, record, file)
+
+    def _started(self, lock: tuple[str, str], record: IngestRecord, file: IngestFile) -> Writer:
+        """The writer's task runs in this actor; its lock goes when it ends."""
 
         def ended() -> None:
             del self._locks[lock]
             del self._writers[lock]
 
-        writer = Writer(namespace, record, file, self._world, ended)
+        assert self._nursery is not None
+        writer = Writer(lock[0], record, file, self._world, ended)
         self._writers[lock] = writer
         self._nursery.start_soon(writer.run)
         return writer
 
     async def commit(
         self,
-        writer: Writer,
+        writer: Writer | AdoptingWriter,
         context: Context,
         size: int = 0,
         expected: str = "",
@@ -154,22 +217,59 @@ class ContentActor:
         AlreadyExists (it is here and leased for you; existing labels stay), NotFound (aborted meanwhile).
         Cancellation: may have happened. Durability: with the return.
         """
-        committed = False
+        async with self.committing(writer, size, expected, labels or {}) as commit:
+            try:
+                info = await self._storage.transact(lambda txn: commit.plan(txn, context))
+            except AlreadyExists:  # the ingest is gone, and the lease has its entry
+                commit.recorded = True
+                raise
+            except (InvalidArgument, NotFound, Unavailable):
+                commit.recorded = False
+                raise
+            commit.recorded = True
+            return info
+
+    @asynccontextmanager
+    async def committing(
+        self, writer: Writer | AdoptingWriter, size: int, expected: str, labels: Mapping[str, str]
+    ) -> AsyncIterator[PreparedCommit]:
+        """The bytes are made ready, durably, and the block runs the transaction that records them and says what
+        came of it. The writer ends with the block. Raises like `commit`.
+        """
+        if isinstance(writer, AdoptingWriter) and writer.backed is not None:
+            writer = writer.backed
+        commit: PreparedCommit | None = None
         try:
-            info = await self._commit(writer, context, size, expected, labels or {})
-            committed = True
-        except AlreadyExists:
-            committed = True
-            raise
+            if isinstance(writer, AdoptingWriter):
+                commit = self._prepare_adoption(writer, size, expected, labels)
+            else:
+                commit = await self._prepare(writer, size, expected, labels)
+            yield commit
         except OSError as error:
             raise disk_error(error, f"commit of {quote(writer.record.ref)}") from error
         finally:
-            await writer.finish(keep=not committed)
-        return info
+            if commit is not None and commit.recorded is False and commit.sealed:
+                # Certainly not recorded: the bytes go back to where a resume finds them.
+                with trio.CancelScope(shield=True):
+                    await self._world.workers.run(
+                        Work.FILES, self._blobs.unseal, writer.record.generation, commit.sealed
+                    )
+            await writer.finish(keep=commit is None or not commit.recorded)
 
-    async def _commit(
-        self, writer: Writer, context: Context, size: int, expected: str, labels: Mapping[str, str]
-    ) -> ContentInfo:
+    def _prepare_adoption(
+        self, writer: AdoptingWriter, size: int, expected: str, labels: Mapping[str, str]
+    ) -> PreparedCommit:
+        record = writer.record
+        if not writer.open:
+            raise FailedPrecondition(f"writer of {quote(record.ref)} is closed")
+        if expected and check_digest(expected, "expected digest") != record.held:
+            raise wrong_digest(record.held, expected)
+        check_labels(labels)
+        if size and size != writer.size:
+            raise _wrong_size(record.ref, writer.size, size)
+        return PreparedCommit(writer.namespace, lambda txn, context: plans.adopt_ingest(txn, record, context, labels))
+
+    async def _prepare(self, writer: Writer, size: int, expected: str, labels: Mapping[str, str]) -> PreparedCommit:
         record, file, run = writer.record, writer.file, self._world.workers.run
         ref = quote(record.ref)
         if not writer.open:
@@ -180,38 +280,34 @@ class ContentActor:
         check_labels(labels)
         await writer.flush()
         if size and size != writer.offset:
-            raise FailedPrecondition(f"failed size validation of {ref}: {writer.offset} != {size}")
+            raise _wrong_size(record.ref, writer.offset, size)
         digest = file.digest()
         if expected and split_digest(expected)[0] != file.algorithm:
             digest = await run(Work.BYTES, file.digest_with, split_digest(expected)[0])
         if expected and digest != expected:
             raise wrong_digest(digest, expected)
-        context = msgspec.structs.replace(context, namespace=writer.namespace)
         if writer.offset <= MAX_INLINE_BYTES:
             data = await run(Work.BYTES, file.contents)
-            return await self._storage.transact(
-                lambda txn: plans.commit_small(txn, record, context, digest, data, labels)
+            return PreparedCommit(
+                writer.namespace,
+                lambda txn, context: plans.commit_small(txn, record, context, digest, data, labels),
             )
         await run(Work.BYTES, file.sync)
         if record.sealed != digest:
-            record = await self._storage.transact(
-                lambda txn: plans.announce_ingest(txn, writer.namespace, record, digest)
-            )
+            announce = partial(plans.announce_ingest, namespace=writer.namespace, record=record, digest=digest)
+            record = await self._storage.transact(announce)
         try:
             await run(Work.FILES, self._blobs.seal, record.generation, digest)
         except FileNotFoundError:
             raise NotFound(f"ingest {ref} was aborted") from None
         length = writer.offset
         lost = await self._lost_generation(digest)
-        try:
-            return await self._storage.transact(
-                lambda txn: plans.commit_file(txn, record, context, digest, length, labels, lost)
-            )
-        except (InvalidArgument, NotFound, Unavailable):
-            # Certainly not recorded: the bytes go back to where a resume finds them.
-            with trio.CancelScope(shield=True):
-                await run(Work.FILES, self._blobs.unseal, record.generation, digest)
-            raise
+        sealed = record
+        return PreparedCommit(
+            writer.namespace,
+            lambda txn, context: plans.commit_file(txn, sealed, context, digest, length, labels, lost),
+            digest,
+        )
 
     async def _lost_generation(self, digest: str) -> int:
         """The generation recorded for a digest whose file has vanished from the disk; 0 if all is well."""
@@ -223,12 +319,15 @@ class ContentActor:
         return 0 if there else blob.generation
 
     async def ingest_status(self, request: GetIngest, context: Context) -> IngestStatus:
+        """Raises NotFound, also for an ingest that adopts: it has no bytes of its own."""
         namespace = context.namespace or ""
         writer = self._writers.get((namespace, request.ref))
         if writer is not None:
             return writer.status()
         with self._storage.view() as view:
             record = await INGESTS.get(view, namespace, request.ref)
+        if record.adopting:
+            raise INGESTS.missing(request.ref)
         return await self._status(record)
 
     async def ingests_page(self, request: ListIngests, context: Context) -> msgspec.Struct:
@@ -242,7 +341,11 @@ class ContentActor:
         items = []
         for ref, raw in found:
             writer = self._writers.get((namespace, ref.decode()))
-            items.append(writer.status() if writer else await self._status(INGESTS.decode(raw)))
+            record = INGESTS.decode(raw)
+            if writer is not None:
+                items.append(writer.status())
+            elif not record.adopting:
+                items.append(await self._status(record))
         return Page(items, following)
 
     # reading
@@ -293,21 +396,38 @@ class ContentActor:
         """A blob that stays open between calls; it closes the descriptor."""
         return OpenReader(self._blobs, self._world, fd, size)
 
-    def _take_lock(self, lock: tuple[str, str]) -> None:
+    def _take_lock(self, namespace: str, ref: str) -> tuple[str, str]:
+        if self._nursery is None:
+            raise Unavailable("the content store is not running")
+        lock = (namespace, ref)
         since = self._locks.get(lock)
         now = self._world.clock.now_ns()
         if since is not None:
-            raise Unavailable(f"ref {quote(lock[1])} has been locked by another writer for {(now - since) / 1e9:.1f} s")
+            raise Unavailable(f"ref {quote(ref)} has been locked by another writer for {(now - since) / 1e9:.1f} s")
         self._locks[lock] = now
+        return lock
 
-    def _open_file(self, record: IngestRecord, algorithm: str, fresh: bool) -> tuple[IngestFile, int]:
+    def _open_file(self, record: IngestRecord, fresh: bool) -> tuple[IngestFile, int]:
         """The file, and when it was last written to."""
         if record.sealed and not fresh:
             self._blobs.unseal(record.generation, record.sealed)
         status = self._blobs.ingest_status(record.generation, record.sealed)
-        file = self._blobs.open_ingest(record.generation, algorithm, resume=not fresh)
+        file = self._blobs.open_ingest(record.generation, _algorithm(record), resume=not fresh)
         modified = status[1] if status is not None and file.offset else 0
         return file, max(record.updated_at, modified)
+
+    def _copied(self, record: IngestRecord, blob: ledger.Blob, data: bytes | None, kept: int) -> IngestFile:
+        """A fresh file with the first bytes of a blob."""
+        file = self._blobs.open_ingest(record.generation, _algorithm(record), resume=False)
+        try:
+            if data is not None:
+                file.append([data[:kept]])
+            else:
+                self._blobs.copy(record.held, blob.generation, kept, file)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     async def _status(self, record: IngestRecord) -> IngestStatus:
         found = await self._world.workers.run(Work.FILES, self._blobs.ingest_status, record.generation, record.sealed)
@@ -320,3 +440,11 @@ class ContentActor:
             started_at=record.started_at,
             updated_at=max(record.updated_at, modified if size else 0),
         )
+
+
+def _algorithm(record: IngestRecord) -> str:
+    return split_digest(record.expected)[0] if record.expected else "sha256"
+
+
+def _wrong_size(ref: str, found: int, expected: int) -> FailedPrecondition:
+    return FailedPrecondition(f"failed size validation of {quote(ref)}: {found} != {expected}")

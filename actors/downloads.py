@@ -31,9 +31,12 @@ from ..protocol.records import Descriptor
 from ..protocol.registry.documents import kind_of
 from ..protocol.registry.platforms import Platform
 from ..protocol.registry.references import Reference
+from ..storage.blobs.ledger import find_blob
+from ..storage.blobs.sharing import Sharing, adoptable
 from ..storage.tables import CONTENT
 from . import content
 from .actor import PlanActor
+from .adopting import AdoptingWriter
 from .content_actor import ContentActor
 from .ingest import Writer
 from .storage import StorageActor
@@ -95,10 +98,13 @@ class Downloads:
     is cancelled or fails, or makes no progress, the next one takes over.
     """
 
-    def __init__(self, storage: StorageActor, content: ContentActor, content_plans: PlanActor, stall_s: float) -> None:
+    def __init__(
+        self, storage: StorageActor, content: ContentActor, content_plans: PlanActor, policy: Sharing, stall_s: float
+    ) -> None:
         self._storage = storage
         self._content = content
         self._content_plans = content_plans
+        self._policy = policy
         self._stall_s = stall_s
         self._under_way: dict[str, _Download] = {}
 
@@ -191,7 +197,7 @@ class Downloads:
                 await self._content_plans.ask(AbortIngest(ref), pull.context)
 
     async def _stream(
-        self, pull: Pull, descriptor: Descriptor, download: _Download, begun: int, sink: _Sink | Writer
+        self, pull: Pull, descriptor: Descriptor, download: _Download, begun: int, sink: _Sink | Writer | AdoptingWriter
     ) -> None:
         """Bytes into the sink until there are as many as the descriptor says; never one more."""
         from ..protocol.registry.client import BrokenTransfer
@@ -232,7 +238,21 @@ class Downloads:
         return True
 
     async def adopt(self, pull: Pull, descriptor: Descriptor, labels: dict[str, str]) -> bool:
-        """Bytes that another namespace brought cost a metadata write."""
+        """Bytes that another namespace brought cost a metadata write, where they may be taken over."""
+        return await self._may_adopt(pull, descriptor) and await self._join(pull, descriptor, labels)
+
+    async def _may_adopt(self, pull: Pull, descriptor: Descriptor) -> bool:
+        """In isolation only what is shareable, or what the registry would give to this pull's own credentials."""
+        if self._policy is Sharing.SHARED:
+            return True
+        with self._storage.view() as view:
+            if await find_blob(view, descriptor.digest) is None:
+                return False
+            if await adoptable(view, descriptor.digest, descriptor.size, self._policy) is not None:
+                return True
+        return await pull.registry.has(descriptor)
+
+    async def _join(self, pull: Pull, descriptor: Descriptor, labels: dict[str, str]) -> bool:
         try:
             await self._storage.transact(lambda txn: content.adopt(txn, pull.context, descriptor, labels))
         except NotFound:
@@ -243,7 +263,7 @@ class Downloads:
 
     async def keep(self, pull: Pull, descriptor: Descriptor, labels: dict[str, str]) -> None:
         """Protect what this namespace has already, and add labels it lacks (where it came from, its children)."""
-        await self.adopt(pull, descriptor, {})
+        await self._join(pull, descriptor, {})
         with self._storage.view() as view:
             info = await CONTENT.get(view, pull.context.namespace or "", descriptor.digest)
         missing = {key: value for key, value in labels.items() if info.labels.get(key) != value}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-from ..protocol.errors import FailedPrecondition, OrlopError, OutOfRange
+from ..protocol.errors import FailedPrecondition, InvalidArgument, OrlopError, OutOfRange
 from ..protocol.identifiers import quote
 from ..protocol.messages import WrittenIngest
 from ..protocol.records import IngestStatus
@@ -82,8 +82,10 @@ class Writer:
         """Like `write`, but the answer is called when the bytes are written. Waits only for room."""
         await self._take(self._piece(data, offset, answer))
 
-    async def truncate(self) -> None:
-        """Back to zero bytes. Cancellation: may have happened."""
+    async def truncate(self, size: int = 0) -> None:
+        """Back to zero bytes; nothing else can be hashed again cheaply. Cancellation: may have happened."""
+        if size:
+            raise InvalidArgument(f"an ingest can only be truncated to 0 bytes, not {size}")
         if self._accepted:
             await self._settle(restart=True)
 

@@ -11,6 +11,7 @@ from ..protocol.identifiers import quote
 from ..protocol.messages import AbortIngest, Context, Empty, OpenIngest
 from ..protocol.records import ContentInfo, LeaseResource
 from ..storage.blobs import ledger
+from ..storage.blobs.sharing import Sharing, adoptable
 from ..storage.engine import Kind, Node, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
 from ..storage.tables import CONTENT, INGESTS, IngestRecord, ensure_namespace, next_generation
@@ -18,7 +19,17 @@ from .actor import Plan
 from .content import record_blob
 from .storage import Rejected
 
-__all__ = ["INGEST_LIFE_NS", "PLANS", "announce_ingest", "commit_file", "commit_small", "open_ingest"]
+__all__ = [
+    "INGEST_LIFE_NS",
+    "PLANS",
+    "adopt_ingest",
+    "announce_ingest",
+    "commit_file",
+    "commit_small",
+    "open_adopting",
+    "open_ingest",
+    "unshare_ingest",
+]
 
 INGEST_LIFE_NS = 24 * 3600 * 1_000_000_000  # of an ingest that no lease protects, from its last open
 
@@ -45,6 +56,8 @@ async def open_ingest(txn: Transaction, request: OpenIngest, context: Context) -
     fresh = found is None or bool(request.size and found.total and request.size != found.total)
     if found is None:
         await ensure_namespace(txn, namespace)
+    if found is not None and found.adopting:
+        fresh = True  # it has no bytes of its own
     if found is not None and not fresh:
         # Opened without a lease before: that protection stays beside the new one.
         record = msgspec.structs.replace(
@@ -74,6 +87,68 @@ async def open_ingest(txn: Transaction, request: OpenIngest, context: Context) -
         await INGESTS.replace(txn, namespace, request.ref, record)
     txn.gained(Node(Kind.INGEST, namespace, request.ref))
     return record, True
+
+
+async def open_adopting(
+    txn: Transaction, request: OpenIngest, context: Context, policy: Sharing
+) -> tuple[IngestRecord, int] | Rejected | None:
+    """The record of an ingest that adopts what another namespace has, and how long that is. None: it may not, or
+    the ref has bytes of its own."""
+    namespace, digest = context.namespace or "", request.expected
+    if await CONTENT.find(txn, namespace, digest) is not None:
+        await join_lease(txn, namespace, context.lease, LeaseResource(digest, "content"))
+        return Rejected(AlreadyExists(f"content {digest}"))
+    blob = await adoptable(txn, digest, request.size, policy)
+    found = await INGESTS.find(txn, namespace, request.ref)
+    if blob is None or (found is not None and not (found.adopting and found.held == digest)):
+        return None
+    expires = None if context.lease is not None else txn.now_ns + INGEST_LIFE_NS
+    await join_lease(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
+    if expires is not None:
+        txn.expires(expires)
+    if found is not None:
+        record = msgspec.structs.replace(found, expires_at=expires or found.expires_at)
+        await INGESTS.replace(txn, namespace, request.ref, record)
+        return record, blob.size
+    await ensure_namespace(txn, namespace)
+    record = IngestRecord(
+        ref=request.ref,
+        generation=await next_generation(txn),
+        total=blob.size,
+        expected=digest,
+        media_type=request.media_type,
+        started_at=txn.now_ns,
+        updated_at=txn.now_ns,
+        expires_at=expires,
+        held=digest,
+        adopting=True,
+    )
+    await INGESTS.insert(txn, namespace, request.ref, record)
+    await ledger.hold(txn, digest, blob)
+    return record, blob.size
+
+
+async def unshare_ingest(txn: Transaction, namespace: str, record: IngestRecord) -> IngestRecord:
+    """An adopting ingest gets a file of its own; what it would have adopted stays kept until it ends."""
+    await _same_ingest(txn, namespace, record)
+    backed = msgspec.structs.replace(record, adopting=False, expected="", total=0)
+    await INGESTS.replace(txn, namespace, record.ref, backed)
+    return backed
+
+
+async def adopt_ingest(
+    txn: Transaction, record: IngestRecord, context: Context, labels: Mapping[str, str]
+) -> ContentInfo | Rejected:
+    """Whether the bytes are still there is decided here, and nowhere before."""
+    namespace = context.namespace or ""
+    blob = await ledger.find_blob(txn, record.held)
+    if blob is None or blob.damaged:
+        raise NotFound(f"bytes of content {record.held}", hint="open the ingest again, and send them")
+    info = await record_blob(txn, context, record.held, blob, labels, record.media_type)
+    found = await INGESTS.find(txn, namespace, record.ref)
+    if found is not None and found.generation == record.generation:
+        await _end_ingest(txn, record, context)
+    return info
 
 
 async def announce_ingest(txn: Transaction, namespace: str, record: IngestRecord, digest: str) -> IngestRecord:
@@ -125,6 +200,8 @@ async def _end_ingest(txn: Transaction, record: IngestRecord, context: Context) 
     await _same_ingest(txn, namespace, record)
     await INGESTS.remove(txn, namespace, record.ref)
     await leave_lease(txn, namespace, context.lease, LeaseResource(record.ref, "ingests"))
+    if record.held:
+        await ledger.release(txn, record.held)
 
 
 PLANS: Mapping[type[msgspec.Struct], Plan] = {AbortIngest: abort}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import trio
 
 from ..protocol import messages as m
 from ..protocol import methods as t
-from ..protocol.errors import FailedPrecondition, InvalidArgument, OutOfRange, Unavailable
+from ..protocol.errors import FailedPrecondition, OrlopError, OutOfRange, Unavailable, Unknown, prefixed
 from ..protocol.messages import Context, Empty, Limits, Welcome
 from ..protocol.methods import Method
 from ..protocol.service import Answer, Ordered, PointRead, Reply, Route, Session, Stream, Task
@@ -20,7 +20,8 @@ from ..protocol.world import World
 from ..storage.engine import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS, MAX_TRANSACTION_WRITES
 from . import batch, containers, content, images, leases, listing, namespaces, sandboxes
 from .actor import Result
-from .content_actor import ContentActor, OpenReader
+from .adopting import AdoptingWriter
+from .content_actor import ContentActor, OpenReader, PreparedCommit
 from .events import EventsActor
 from .gc import Collector
 from .ingest import Writer
@@ -31,6 +32,8 @@ from .transfer import TransferActor
 
 __all__ = ["StoreService", "StoreSession"]
 
+AnyWriter = Writer | AdoptingWriter
+
 MAX_OPEN = 256  # writers and readers on one connection
 _READ_CHUNK = m.MAX_CHUNK_BYTES
 
@@ -39,11 +42,11 @@ class StoreSession:
     """The writers and readers that one connection has open."""
 
     def __init__(self) -> None:
-        self._writers: dict[int, Writer] = {}
+        self._writers: dict[int, AnyWriter] = {}
         self._readers: dict[int, OpenReader] = {}
         self._next = 1
 
-    def add(self, writer: Writer) -> int:
+    def add(self, writer: AnyWriter) -> int:
         handle, self._next = self._next, self._next + 1
         self._writers[handle] = writer
         return handle
@@ -51,13 +54,13 @@ class StoreSession:
     def full(self) -> bool:
         return len(self._writers) + len(self._readers) >= MAX_OPEN
 
-    def writer(self, handle: int) -> Writer:
+    def writer(self, handle: int) -> AnyWriter:
         try:
             return self._writers[handle]
         except KeyError:
             raise FailedPrecondition(f"writer {handle} of this connection is closed") from None
 
-    def take(self, handle: int) -> Writer:
+    def take(self, handle: int) -> AnyWriter:
         writer = self.writer(handle)
         del self._writers[handle]
         return writer
@@ -253,9 +256,32 @@ class StoreService:
             await self._collector.collect()
         return done
 
-    async def _batch(self, request: m.Batch, context: Context, _: Session) -> Result:
+    async def _batch(self, request: m.Batch, context: Context, session: Session) -> Result:
+        """Bytes of commits are made ready first; whatever comes of the batch, their writers end with it."""
+        assert isinstance(session, StoreSession)
         prepared = batch.prepare(request, self._plans.batchable, self._world)
-        return await self._plans.batches.ask(prepared, context)
+        commits: list[PreparedCommit] = []
+        async with AsyncExitStack() as stack:
+            for index, (method, wanted) in enumerate(prepared.operations):
+                if not isinstance(wanted, m.CommitIngest):
+                    continue
+                try:
+                    writer = session.take(wanted.writer)
+                    committing = self._content.committing(writer, wanted.size, wanted.expected, wanted.labels)
+                    commits.append(await stack.enter_async_context(committing))
+                except OrlopError as error:
+                    _settle(commits, recorded=False)
+                    raise prefixed(batch.place(index, method), error) from None
+                prepared.operations[index] = (method, commits[-1])
+            try:
+                result = await self._plans.batches.ask(prepared, context)
+            except Unknown:
+                raise
+            except OrlopError:
+                _settle(commits, recorded=False)
+                raise
+            _settle(commits, recorded=True)
+            return result
 
     async def _collect(self, _: m.Collect, __: Context, ___: Session) -> Result:
         return await self._collector.collect()
@@ -305,9 +331,7 @@ class StoreService:
     async def _truncate_ingest(self, request: m.TruncateIngest, _: Context, session: Session) -> Result:
         assert isinstance(session, StoreSession)
         writer = session.writer(request.writer)
-        if request.size:
-            raise InvalidArgument(f"an ingest can only be truncated to 0 bytes, not {request.size}")
-        await writer.truncate()
+        await writer.truncate(request.size)
         return m.WrittenIngest(writer.offset)
 
     async def _commit_ingest(self, request: m.CommitIngest, context: Context, session: Session) -> Result:
@@ -319,6 +343,11 @@ class StoreService:
         assert isinstance(session, StoreSession)
         await session.take(request.writer).finish(keep=True)
         return Empty()
+
+
+def _settle(commits: list[PreparedCommit], *, recorded: bool) -> None:
+    for commit in commits:
+        commit.recorded = recorded
 
 
 async def _emit_range(request: m.ReadContent, size: int, read: Any, emit: Any) -> None:

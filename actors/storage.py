@@ -58,12 +58,16 @@ CLOCK_STEP_NS = 1_000_000_000  # a clock that stands or stumbles is bumped; one 
 
 
 class Rejected:
-    """What a plan returns to be refused and yet keep its writes. Source: spec metadata 12.6."""
+    """What a plan returns to be refused and yet keep its writes. Source: spec metadata 12.6.
 
-    __slots__ = ("error",)
+    `existing` is the record because of which it is refused: a batch goes on with it.
+    """
 
-    def __init__(self, error: OrlopError) -> None:
+    __slots__ = ("error", "existing")
+
+    def __init__(self, error: OrlopError, existing: object = None) -> None:
         self.error = error
+        self.existing = existing
 
 
 class Submission(Generic[T]):

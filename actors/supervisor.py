@@ -24,6 +24,7 @@ from ..protocol.server import serve_listener
 from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Address, Listener, Work, World
 from ..storage.blobs.local import LocalBlobs
+from ..storage.blobs.sharing import Sharing
 from ..storage.engine import KeyValue
 from ..storage.leveldb import LevelDBStore
 from ..storage.lock import Holder, StoreLock
@@ -110,7 +111,8 @@ async def _running(
     announce: Callable[[Sequence[Address]], None],
 ) -> AsyncIterator[RunningStore]:
     storage = StorageActor(engine, world)
-    content_actor = ContentActor(storage, blobs, world)
+    policy = Sharing(config.content_sharing_policy)
+    content_actor = ContentActor(storage, blobs, world, policy)
     removals = RemovalActor(storage, blobs, world)
     collector = Collector(storage, content_actor, removals, world)
     journal = JournalLimits(config.journal.events, config.journal.age_s)
@@ -123,6 +125,7 @@ async def _running(
         plans.leases,
         host,
         world,
+        policy,
         stall_s=config.transfer.stall_s,
     )
     body: BaseException | None = None

@@ -38,6 +38,7 @@ from ..protocol.registry.platforms import Platform, best_first, parse_platform
 from ..protocol.registry.references import parse_reference
 from ..protocol.service import Session
 from ..protocol.world import World
+from ..storage.blobs.sharing import Sharing
 from ..storage.engine import Transaction
 from ..storage.lease_entries import page_entries
 from ..storage.tables import LEASES
@@ -72,6 +73,7 @@ class TransferActor:
         leases: PlanActor,
         host: Platform,
         world: World,
+        policy: Sharing,
         *,
         stall_s: float = STALL_S,
     ) -> None:
@@ -81,7 +83,7 @@ class TransferActor:
         self._host = host
         self._world = world
         self._stall_s = stall_s
-        self._downloads = Downloads(storage, content, content_plans, stall_s)
+        self._downloads = Downloads(storage, content, content_plans, policy, stall_s)
         self._pulling: set[str] = set()  # leases of pulls under way
 
     async def pull(self, request: PullImage, context: Context, _: Session, emit: Emit) -> msgspec.Raw:

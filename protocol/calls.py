@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from .errors import InvalidArgument
-from .messages import Context
+from .errors import InvalidArgument, ResourceExhausted
+from .messages import Context, Limits
 from .methods import METHODS, Method
 from .wire import encode_request
 
@@ -17,15 +17,20 @@ _DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
     name: msgspec.msgpack.Decoder(tuple[method.request, Context])  # type: ignore[name-defined]  # made at run time
     for name, method in METHODS.items()
 }
+_LIMITS = Limits()
+_HEAD_BYTES = 64  # of a frame, beside its arguments and context
 _ENCODE = msgspec.msgpack.Encoder().encode
 
 
 def encode_call(frame_id: int, method: Method[Any, Any], request: Any, context: Context) -> bytes:
-    """The frame of a call. Raises InvalidArgument for what no message can say."""
+    """The frame of a call. Raises InvalidArgument for what no message can say, ResourceExhausted for what is too
+    much for one."""
     try:
-        return encode_request(frame_id, method.name, request, context)
+        frame = encode_request(frame_id, method.name, request, context)
     except (UnicodeEncodeError, OverflowError, TypeError, ValueError) as error:
         raise _unsayable(method, error) from None
+    _check_size(method, len(frame) - _HEAD_BYTES)
+    return frame
 
 
 def decode_call(method: Method[Any, Any], params: msgspec.Raw | bytes) -> tuple[Any, Context]:
@@ -45,7 +50,14 @@ def check_call(method: Method[Any, Any], request: Any, context: Context) -> tupl
         params = _ENCODE((request, context))
     except (UnicodeEncodeError, OverflowError, TypeError, ValueError) as error:
         raise _unsayable(method, error) from None
+    _check_size(method, len(params))
     return decode_call(method, params)
+
+
+def _check_size(method: Method[Any, Any], size: int) -> None:
+    most = _LIMITS.large_request_bytes if method.large else _LIMITS.request_bytes
+    if size > most:
+        raise ResourceExhausted(f"{method.name}: a request of {size} bytes; the limit is {most}")
 
 
 def _unsayable(method: Method[Any, Any], error: Exception) -> InvalidArgument:

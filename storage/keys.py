@@ -14,6 +14,7 @@ Every key starts with the schema's version (one byte) and a region (one byte):
     01 s <namespace> 00 <lease> <created> 01 <type> <id>
                                            entries of one life of a lease (names before others are escaped)
     01 p <record's key> <part>             further parts of a record over 64 KiB
+    01 S <namespace>                       namespaces whose content others may adopt
     01 B <digest>                          the backend's blob: size, generation, holders
     01 D <digest>                          bytes of a small blob
     01 U <digest>                          blobs that no namespace holds
@@ -113,6 +114,13 @@ def unescape(data: bytes) -> tuple[str, bytes]:
     """The text that `_escape` wrote at the start of `data`, and what follows it."""
     end = data.index(b"\x00\x01")
     return data[:end].replace(b"\x00\xff", b"\x00").decode(), data[end + 2 :]
+
+
+SHAREABLE = _V + b"S"
+
+
+def shareable(name: str) -> bytes:
+    return SHAREABLE + name.encode()
 
 
 # backend ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import msgspec
 
 from ..protocol.errors import AlreadyExists, NotFound, OutOfRange
 from ..protocol.identifiers import quote
+from ..protocol.labels import SHAREABLE
 from ..protocol.records import (
     TOPICS,
     Container,
@@ -32,10 +33,8 @@ from .codec import (
     delete_parts,
     delete_record,
     encode,
-    open_value,
     put_record,
     read_record,
-    seal,
 )
 from .engine import Kind, Node, Reader, Transaction
 from .keys import RecordKind
@@ -86,6 +85,10 @@ class IngestRecord(msgspec.Struct, frozen=True):
     expires_at: int | None = None
     """None: opened under a lease, which protects it instead."""
     sealed: str = ""
+    held: str = ""
+    """The shared blob that this ingest adopts, or was made from; the ingest keeps it alive."""
+    adopting: bool = False
+    """Nothing was written: there is no file, and a commit takes the shared blob."""
 
 
 class Table(Generic[R]):
@@ -222,6 +225,11 @@ async def put_namespace(txn: Transaction, namespace: Namespace) -> None:
     if value is not None:
         delete_parts(txn, key, value)
     put_record(txn, key, encode(namespace))
+    # An index of its own: whoever opens an ingest in isolation asks for these.
+    if namespace.labels.get(SHAREABLE) == "true":
+        txn.put(keys.shareable(namespace.name), b"")
+    elif value is not None:
+        txn.delete(keys.shareable(namespace.name))
 
 
 async def delete_namespace(txn: Transaction, name: str) -> None:
@@ -231,6 +239,7 @@ async def delete_namespace(txn: Transaction, name: str) -> None:
     if value is None:
         raise NotFound(f"namespace {quote(name)}")
     delete_record(txn, key, value)
+    txn.delete(keys.shareable(name))
     for kind in RecordKind:
         txn.delete(keys.count(name, kind.value))
 
@@ -255,7 +264,7 @@ async def append_event(
     """
     sequence = _number(await txn.get(keys.JOURNAL_HEAD)) + 1
     event = Event(sequence, timestamp or txn.now_ns, namespace, topic or TOPICS[type(payload)], payload)
-    txn.put(keys.event(sequence), seal(encode(event)))
+    put_record(txn, keys.event(sequence), encode(event))
     txn.put(keys.JOURNAL_HEAD, keys.number(sequence))
     return sequence
 
@@ -278,7 +287,7 @@ async def read_events(reader: Reader, after: int, limit: int) -> list[bytes]:
     if after == head:
         return []
     pairs = await reader.scan(keys.event(after + 1), keys.prefix_end(keys.JOURNAL), limit)
-    return [open_value(value, key)[1] for key, value in pairs]
+    return [await read_record(reader, key, value) for key, value in pairs]
 
 
 async def trim_events(txn: Transaction, keep_after: int, older_than_ns: int, limit: int) -> int:
@@ -287,10 +296,10 @@ async def trim_events(txn: Transaction, keep_after: int, older_than_ns: int, lim
     pairs = await txn.scan(keys.event(floor + 1), keys.event(head + 1), limit)
     trimmed = 0
     for key, value in pairs:
-        event = _EVENT.decode(open_value(value, key)[1])
+        event = _EVENT.decode(await read_record(txn, key, value))
         if event.sequence > keep_after and event.timestamp >= older_than_ns:
             break
-        txn.delete(key)
+        delete_record(txn, key, value)
         floor = event.sequence
         trimmed += 1
     if trimmed:

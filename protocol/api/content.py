@@ -10,7 +10,7 @@ import trio
 
 from .. import messages as m
 from .. import methods as t
-from ..errors import DataLoss
+from ..errors import DataLoss, FailedPrecondition
 from ..messages import Context
 from ..records import ContentInfo, IngestStatus
 from .caller import BlobReader, Caller
@@ -105,7 +105,8 @@ class IngestWriter:
     def __init__(self, caller: Caller, context: Context, opened: m.OpenedIngest) -> None:
         self._caller = caller
         self._context = context
-        self._handle = opened.writer
+        self.handle = opened.writer
+        """Names this writer on its connection."""
         self.status = opened.status
         """As it was when the ingest was opened."""
         self.offset = opened.status.offset
@@ -135,10 +136,14 @@ class IngestWriter:
         except BaseExceptionGroup as group:
             raise _first(group) from None
 
-    async def truncate(self) -> None:
-        """Back to zero bytes."""
-        await self._caller.call(t.INGESTS_TRUNCATE, m.TruncateIngest(self._handle), self._context)
-        self.offset = 0
+    async def truncate(self, size: int = 0) -> None:
+        """Back to zero bytes; an ingest that adopts shared bytes may also keep the first `size` of them.
+
+        Raises InvalidArgument.
+        """
+        request = m.TruncateIngest(self.handle, size)
+        written: m.WrittenIngest = await self._caller.call(t.INGESTS_TRUNCATE, request, self._context)
+        self.offset = written.offset
 
     async def commit(
         self, *, size: int = 0, expected: str = "", labels: Mapping[str, str] | None = None
@@ -149,7 +154,7 @@ class IngestWriter:
         kept), InvalidArgument, NotFound (aborted, or the lease).
         """
         self._open = False
-        request = m.CommitIngest(self._handle, size, expected, dict(labels or {}))
+        request = m.CommitIngest(self.handle, size, expected, dict(labels or {}))
         result: ContentInfo = await self._caller.call(t.INGESTS_COMMIT, request, self._context)
         return result
 
@@ -158,16 +163,23 @@ class IngestWriter:
         if self._open:
             self._open = False
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-                await self._caller.call(t.INGESTS_CLOSE, m.CloseIngest(self._handle), self._context)
+                try:
+                    await self._caller.call(t.INGESTS_CLOSE, m.CloseIngest(self.handle), self._context)
+                except FailedPrecondition:  # a transaction that failed has ended it
+                    pass
+
+    def ended(self) -> None:
+        """A transaction has committed it: there is nothing to close."""
+        self._open = False
 
     async def _write_then(self, data: bytes, offset: int, limiter: trio.CapacityLimiter, token: object) -> None:
         try:
-            await self._caller.call(t.INGESTS_WRITE, m.WriteIngest(self._handle, offset, data), self._context)
+            await self._caller.call(t.INGESTS_WRITE, m.WriteIngest(self.handle, offset, data), self._context)
         finally:
             limiter.release_on_behalf_of(token)
 
     async def _write_piece(self, data: bytes, offset: int) -> None:
-        request = m.WriteIngest(self._handle, offset, data)
+        request = m.WriteIngest(self.handle, offset, data)
         written = await self._caller.call(t.INGESTS_WRITE, request, self._context)
         self.offset = written.offset
 

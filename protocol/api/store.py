@@ -104,7 +104,7 @@ class Store:
         """
         transaction = Transaction(self.context)
         yield transaction
-        await transaction.commit(self._caller, self.context)
+        await transaction.send(self._caller, self.context)
 
     def welcome(self) -> m.Welcome:
         """Versions, capabilities and limits of the store."""

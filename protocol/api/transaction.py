@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from ..messages import Condition, Context
 from ..methods import Access, Method
 from ..records import Container, ContentInfo, Image, Lease, Namespace, Sandbox
 from .caller import Caller
-from .content import Content
+from .content import Content, IngestWriter
 from .resources import Containers, Images, Leases, Namespaces, Sandboxes
 
 __all__ = ["Planned", "Transaction"]
@@ -55,6 +55,8 @@ class Transaction:
 
     def __init__(self, context: Context) -> None:
         recorder = _Recorder()
+        self._context = context
+        self._writers: list[IngestWriter] = []
         self._recorder = recorder
         self._preconditions: list[m.Precondition] = []
         self.namespaces = Namespaces(recorder, context)
@@ -63,6 +65,18 @@ class Transaction:
         self.sandboxes = Sandboxes(recorder, context)
         self.content = Content(recorder, context)
         self.leases = Leases(recorder, context)
+
+    def commit(
+        self, writer: IngestWriter, *, size: int = 0, expected: str = "", labels: Mapping[str, str] | None = None
+    ) -> Awaitable[ContentInfo]:
+        """Make an ingest a blob together with everything else. Content that is here already is as good.
+
+        The writer ends with the transaction's block, whatever comes of it; bytes that were not recorded are kept
+        for a resume.
+        """
+        self._writers.append(writer)
+        request = m.CommitIngest(writer.handle, size, expected, dict(labels or {}))
+        return self._recorder.call(t.INGESTS_COMMIT, request, self._context)
 
     def unchanged(self, record: Record) -> None:
         """Only if this record still is what was read. Else the block ends with Conflict, and nothing is done."""
@@ -79,12 +93,14 @@ class Transaction:
         """Only if there is none. Else AlreadyExists."""
         self._preconditions.append(m.Precondition(resource, name, Condition.ABSENT))
 
-    async def commit(self, caller: Caller, context: Context) -> None:
+    async def send(self, caller: Caller, context: Context) -> None:
         """Called by Store.transaction when its block has ended."""
         if not self._recorder.operations and not self._preconditions:
             return
         batch = m.Batch(self._recorder.operations, self._preconditions)
         done: m.BatchResult = await caller.call(t.BATCH, batch, context)
+        for writer in self._writers:
+            writer.ended()
         for planned, raw in zip(self._recorder.planned, done.results, strict=True):
             planned.raw = raw
 

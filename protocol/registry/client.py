@@ -33,7 +33,7 @@ from ..records import Descriptor
 from ..version import __version__
 from ..world import World
 from .auth import Authorizer
-from .documents import ACCEPT, INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, SCHEMA1_TYPE, sniff
+from .documents import ACCEPT, INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, SCHEMA1_TYPE, kind_of, sniff
 from .references import Reference
 
 __all__ = ["BrokenTransfer", "Registry", "is_loopback"]
@@ -154,6 +154,14 @@ class Registry:
         _check_document_size(descriptor.size, descriptor.digest)
         url = f"{self._base}/manifests/{descriptor.digest}"
         return await self._small(url, f"{descriptor.media_type}, */*", descriptor.digest, descriptor.size)
+
+    async def has(self, descriptor: Descriptor) -> bool:
+        """Whether the registry would give us this object, with our credentials. Raises what `blob` does."""
+        kind = "manifests" if kind_of(descriptor.media_type) in ("index", "manifest") else "blobs"
+        what = f"{kind_of(descriptor.media_type)} {descriptor.digest}"
+        headers = {"Accept": f"{descriptor.media_type}, */*"}
+        response = await self._request("HEAD", f"{self._base}/{kind}/{descriptor.digest}", headers, what)
+        return response.status_code == 200
 
     @asynccontextmanager
     async def blob(self, descriptor: Descriptor, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -41,11 +41,13 @@ __all__ = [
 
 
 class Blob(msgspec.Struct, frozen=True):
-    """`generation` 0: the bytes live in the engine. `holders`: namespaces that have a record of it."""
+    """`generation` 0: the bytes live in the engine. `holders`: records of namespaces, and ingests that adopt it.
+    `damaged`: its bytes are not what its digest says; they are out of the way, and fresh ones will take over."""
 
     size: int
     generation: int
     holders: int = 0
+    damaged: bool = False
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -87,6 +89,10 @@ async def record_file(txn: Transaction, digest: str, size: int, generation: int)
     live = await find_blob(txn, digest)
     if live is not None and live.generation == generation:
         return live
+    if live is not None and live.damaged:
+        healed = Blob(size, generation, live.holders)
+        _put(txn, digest, healed)
+        return healed
     if live is not None:
         await queue_removal(txn, blob_path(digest, generation), size)
         return live
@@ -106,12 +112,13 @@ async def replace_lost(txn: Transaction, digest: str, lost: int, generation: int
 async def record_small(txn: Transaction, digest: str, data: bytes) -> Blob:
     """Keep the bytes in the engine, in this transaction, unless the blob is live already."""
     live = await find_blob(txn, digest)
-    if live is not None:
+    if live is not None and not live.damaged:
         return live
-    blob = Blob(len(data), 0)
+    blob = Blob(len(data), 0, live.holders if live is not None else 0)
     _put(txn, digest, blob)
     txn.put(keys.small_bytes(digest), seal(data))
-    txn.put(keys.unheld(digest), b"")
+    if not blob.holders:
+        txn.put(keys.unheld(digest), b"")
     return blob
 
 
@@ -119,7 +126,7 @@ async def hold(txn: Transaction, digest: str, blob: Blob) -> None:
     """One more namespace has a record of it."""
     if blob.holders == 0:
         txn.delete(keys.unheld(digest))
-    _put(txn, digest, Blob(blob.size, blob.generation, blob.holders + 1))
+    _put(txn, digest, msgspec.structs.replace(blob, holders=blob.holders + 1))
 
 
 async def release(txn: Transaction, digest: str) -> None:
@@ -163,6 +170,8 @@ async def drop_ingest_files(txn: Transaction, ingest: IngestRecord) -> None:
     await queue_removal(txn, ingest_path(ingest.generation))
     if ingest.sealed:
         await queue_removal(txn, blob_path(ingest.sealed, ingest.generation))
+    if ingest.held:
+        await release(txn, ingest.held)
 
 
 async def queue_removal(txn: Transaction, path: str, size: int = 0) -> None:

@@ -169,6 +169,17 @@ class LocalBlobs:
                 f"bytes of content {digest}", hint="the file vanished from the store; pull or ingest it again"
             ) from None
 
+    def copy(self, digest: str, generation: int, count: int, target: IngestFile) -> None:
+        """Append the first `count` bytes of a blob to an ingest. Raises NotFound when its file has gone."""
+        fd = self.open_blob(digest, generation)
+        try:
+            at = 0
+            while at < count and (piece := self._files.pread(fd, min(_READ_BYTES, count - at), at)):
+                target.append([piece])
+                at += len(piece)
+        finally:
+            self._files.close(fd)
+
     def read(self, fd: int, offset: int, count: int) -> bytes:
         """Exactly `count` bytes. Raises OutOfRange past the end."""
         pieces = []

@@ -635,7 +635,7 @@ async def test_an_ingest_is_only_truncated_to_0(store: orlop.Store) -> None:
     async with store.content.ingest("ref") as writer:
         await writer.write(b"0123456789")
         with pytest.raises(errors.InvalidArgument):
-            await store.content._call(t.INGESTS_TRUNCATE, m.TruncateIngest(writer._handle, 4))
+            await store.content._call(t.INGESTS_TRUNCATE, m.TruncateIngest(writer.handle, 4))
         assert (await store.content.status("ref")).offset == 10
         await writer.truncate()
         await writer.truncate()

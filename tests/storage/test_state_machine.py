@@ -117,7 +117,7 @@ class BlobMachine(RuleBasedStateMachine):
 
     @rule(space=Spaces, name=Names, expected=st.booleans(), pieces=st.integers(1, 3))
     def commit(self, space: str, name: str, expected: bool, pieces: int) -> None:
-        """Also how another namespace comes to a blob that is here: it brings the bytes."""
+        """Also how another namespace comes to a blob that is here: it brings the bytes, or adopts them."""
         labels, data = self.labels(), BLOBS[name]
         step = max(1, -(-len(data) // pieces))
 
@@ -125,7 +125,9 @@ class BlobMachine(RuleBasedStateMachine):
             content = self.store.in_namespace(space).content
             digest = DIGESTS[name] if expected else ""
             async with content.ingest(f"commit {self.count}", expected=digest) as writer:
-                for at in range(0, len(data), step):
+                if expected and self.held_somewhere(name):
+                    assert writer.offset == len(data)  # adopted: there is nothing to send
+                for at in range(writer.offset, len(data), step):
                     await writer.write(data[at : at + step])
                 info = await writer.commit(size=len(data), labels=labels)
             assert (info.digest, info.size, info.labels) == (DIGESTS[name], len(data), labels)
@@ -137,6 +139,51 @@ class BlobMachine(RuleBasedStateMachine):
         else:
             self.loop.run(commit)
             self.held[space][name] = labels
+
+    def held_somewhere(self, name: str) -> bool:
+        return any(name in held for held in self.held.values())
+
+    @rule(space=Spaces, name=Names, kept=st.integers(0, 50_000))
+    def begin_to_adopt_and_write_something_else(self, space: str, name: str, kept: int) -> None:
+        """The first bytes of a shared blob, then other ones: a blob of its own, gone again; the other stays."""
+        if name in self.held[space] or not self.held_somewhere(name):
+            return
+        self.count += 1
+        data, tail = BLOBS[name], str(self.count).encode()
+        kept = min(kept, len(data))
+
+        async def diverge() -> None:
+            content = self.store.in_namespace(space).content
+            async with content.ingest(f"diverge {self.count}", expected=DIGESTS[name]) as writer:
+                await writer.truncate(kept)
+                await writer.write(tail)
+                wanted = data[:kept] + tail
+                info = await writer.commit(size=len(wanted), expected=digest_of(wanted))
+            assert await content.read(info.digest) == wanted
+            await content.delete(info.digest)
+
+        self.loop.run(diverge)
+
+    @rule(space=Spaces, name=Names)
+    def adopt_while_the_last_holder_deletes_and_is_collected(self, space: str, name: str) -> None:
+        if name in self.held[space] or not self.held_somewhere(name):
+            return
+        labels = self.labels()
+
+        async def adopt() -> None:
+            async with self.store.in_namespace(space).content.ingest(
+                f"adopt {self.count}", expected=DIGESTS[name]
+            ) as writer:
+                for other in NAMESPACES:
+                    if name in self.held[other]:
+                        await self.store.in_namespace(other).content.delete(DIGESTS[name])
+                await self.store.collect()
+                await writer.commit(labels=labels)
+
+        self.loop.run(adopt)
+        for other in NAMESPACES:
+            self.held[other].pop(name, None)
+        self.held[space][name] = labels
 
     async def _abort_if_there(self, space: str, ref: str) -> None:
         with pytest.raises(errors.NotFound):  # the ingest ended with AlreadyExists, or never began
