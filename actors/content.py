@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..protocol.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from ..protocol.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from ..protocol.identifiers import check_digest, split_digest
-from ..protocol.labels import check_labels, check_mask, merge_map, stored_labels
+from ..protocol.labels import check_labels, check_mask, merge_map, sources, stored_labels
 from ..protocol.messages import (
     MAX_INLINE_BYTES,
     Context,
@@ -24,14 +24,14 @@ from ..protocol.messages import (
 )
 from ..protocol.records import ContentCreate, ContentDelete, ContentInfo, Descriptor, LeaseResource
 from ..storage.blobs import ledger
-from ..storage.engine import Engine, Transaction
+from ..storage.engine import Engine, Reader, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
 from ..storage.references import may_free
 from ..storage.tables import CONTENT, append_event
 from .actor import Plan
 from .storage import Rejected
 
-__all__ = ["PLANS", "adopt", "drop_content", "get_info", "record_blob", "wrong_digest"]
+__all__ = ["PLANS", "adopt", "damaged", "drop_content", "get_info", "has_intact", "record_blob", "wrong_digest"]
 
 
 async def update(txn: Transaction, request: UpdateContent, context: Context) -> msgspec.Raw:
@@ -86,7 +86,7 @@ async def adopt(
 ) -> ContentInfo | Rejected:
     """Give this namespace a record of bytes that the backend has. Raises NotFound when it has not."""
     blob = await ledger.find_blob(txn, descriptor.digest)
-    if blob is None or (descriptor.size and blob.size != descriptor.size):
+    if blob is None or blob.damaged or (descriptor.size and blob.size != descriptor.size):
         raise NotFound(f"content {descriptor.digest}")
     return await record_blob(txn, context, descriptor.digest, blob, labels, descriptor.media_type)
 
@@ -113,10 +113,25 @@ async def record_blob(
     return info
 
 
+async def has_intact(reader: Reader, namespace: str, digest: str) -> bool:
+    """Whether the namespace has this content, and nobody found its bytes damaged."""
+    if await CONTENT.find(reader, namespace, digest) is None:
+        return False
+    blob = await ledger.find_blob(reader, digest)
+    return blob is None or not blob.damaged
+
+
 async def get_info(engine: Engine, request: GetContent, context: Context) -> msgspec.Raw:
     check_digest(request.digest)
     with engine.view() as view:
         return await CONTENT.encoded(view, context.namespace or "", request.digest)
+
+
+def damaged(info: ContentInfo) -> DataLoss:
+    """Says from where it can be had again, as far as its labels tell."""
+    known = [f"{host}/{name}" for host, names in sources(info.labels).items() for name in names.split(",")]
+    where = f"pull it again from {', '.join(known)}" if known else "ingest it again"
+    return DataLoss(f"content {info.digest} is damaged", hint=where)
 
 
 def wrong_digest(found: str, expected: str) -> FailedPrecondition:

@@ -40,7 +40,7 @@ from ..storage.engine import Transaction
 from ..storage.tables import CONTENT, INGESTS, PAGE_BYTES, IngestRecord
 from . import ingest_plans as plans
 from .adopting import AdoptingWriter
-from .content import wrong_digest
+from .content import damaged, wrong_digest
 from .ingest import Writer
 from .listing import INGEST_RECORDS
 from .storage import Rejected, StorageActor
@@ -351,16 +351,18 @@ class ContentActor:
     # reading
 
     async def open_content(self, request: OpenContent, context: Context) -> OpenedContent | Reply:
-        """The bytes of a small blob, or a fresh descriptor of a file. Raises NotFound.
+        """The bytes of a small blob, or a fresh descriptor of a file. Raises NotFound, DataLoss (found damaged).
 
         Cancellation: no descriptor is left behind.
         """
         check_digest(request.digest)
         with self._storage.view() as view:
-            await CONTENT.encoded(view, context.namespace or "", request.digest)
+            info = await CONTENT.get(view, context.namespace or "", request.digest)
             blob = await ledger.find_blob(view, request.digest)
             if blob is None:
                 raise NotFound(f"bytes of content {request.digest}")
+            if blob.damaged:
+                raise damaged(info)
             if not blob.generation:
                 return OpenedContent(blob.size, await ledger.small_bytes(view, request.digest))
         try:

@@ -232,7 +232,7 @@ class Downloads:
         """Whether this namespace has it; then the lease gets it too."""
         namespace = pull.context.namespace or ""
         with self._storage.view() as view:
-            if await CONTENT.find(view, namespace, descriptor.digest) is None:
+            if not await content.has_intact(view, namespace, descriptor.digest):
                 return False
         await self.keep(pull, descriptor, {})
         return True

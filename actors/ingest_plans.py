@@ -14,9 +14,9 @@ from ..storage.blobs import ledger
 from ..storage.blobs.sharing import Sharing, adoptable
 from ..storage.engine import Kind, Node, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
-from ..storage.tables import CONTENT, INGESTS, IngestRecord, ensure_namespace, next_generation
+from ..storage.tables import INGESTS, IngestRecord, ensure_namespace, next_generation
 from .actor import Plan
-from .content import record_blob
+from .content import has_intact, record_blob
 from .storage import Rejected
 
 __all__ = [
@@ -45,7 +45,7 @@ async def abort(txn: Transaction, request: AbortIngest, context: Context) -> Emp
 async def open_ingest(txn: Transaction, request: OpenIngest, context: Context) -> tuple[IngestRecord, bool] | Rejected:
     """The ingest's record, and whether it starts from nothing."""
     namespace = context.namespace or ""
-    if request.expected and await CONTENT.find(txn, namespace, request.expected) is not None:
+    if request.expected and await has_intact(txn, namespace, request.expected):
         await join_lease(txn, namespace, context.lease, LeaseResource(request.expected, "content"))
         return Rejected(AlreadyExists(f"content {request.expected}"))
     expires = None if context.lease is not None else txn.now_ns + INGEST_LIFE_NS
@@ -95,7 +95,7 @@ async def open_adopting(
     """The record of an ingest that adopts what another namespace has, and how long that is. None: it may not, or
     the ref has bytes of its own."""
     namespace, digest = context.namespace or "", request.expected
-    if await CONTENT.find(txn, namespace, digest) is not None:
+    if await has_intact(txn, namespace, digest):
         await join_lease(txn, namespace, context.lease, LeaseResource(digest, "content"))
         return Rejected(AlreadyExists(f"content {digest}"))
     blob = await adoptable(txn, digest, request.size, policy)

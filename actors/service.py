@@ -11,7 +11,15 @@ import trio
 
 from ..protocol import messages as m
 from ..protocol import methods as t
-from ..protocol.errors import FailedPrecondition, OrlopError, OutOfRange, Unavailable, Unknown, prefixed
+from ..protocol.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    OrlopError,
+    OutOfRange,
+    Unavailable,
+    Unknown,
+    prefixed,
+)
 from ..protocol.messages import Context, Empty, Limits, Welcome
 from ..protocol.methods import Method
 from ..protocol.service import Answer, Ordered, PointRead, Reply, Route, Session, Stream, Task
@@ -29,6 +37,7 @@ from .introspection import Introspection
 from .planning import Plans
 from .storage import StorageActor
 from .transfer import TransferActor
+from .verification import Verifier
 
 __all__ = ["StoreService", "StoreSession"]
 
@@ -102,12 +111,14 @@ class StoreService:
         events: EventsActor,
         collector: Collector,
         transfer: TransferActor,
+        verifier: Verifier,
         introspection: Introspection,
         world: World,
     ) -> None:
         self._store_id = store_id
         self._plans = plans
         self._content = content_actor
+        self._verifier = verifier
         self._collector = collector
         self._world = world
         self._draining = False
@@ -161,6 +172,7 @@ class StoreService:
             t.CONTENT_PUT: plans.content.route,
             t.CONTENT_OPEN: Task(self._open_content),
             t.CONTENT_READ: Stream(self._read_content),
+            t.CONTENT_VERIFY: Stream(verifier.verify),
             t.CONTENT_CLOSE: Task(self._close_content),
             t.INGESTS_OPEN: Task(self._open_ingest),
             t.INGESTS_WRITE: Ordered(self._write_ingest),
@@ -289,6 +301,11 @@ class StoreService:
     # content
 
     async def _read_content(self, request: m.ReadContent, context: Context, session: Session, emit: Any) -> Empty:
+        if request.verify:
+            if request.reader or request.offset or request.length:
+                raise InvalidArgument("only a whole blob, by its digest, can be verified as it is read")
+            await self._verifier.emit_verified(request.digest, context, emit)
+            return Empty()
         if request.reader:
             assert isinstance(session, StoreSession)
             reader = session.reader(request.reader)

@@ -24,7 +24,7 @@ from ..protocol.server import serve_listener
 from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Address, Listener, Work, World
 from ..storage.blobs.local import LocalBlobs
-from ..storage.blobs.sharing import Sharing
+from ..storage.blobs.sharing import sharing_policy
 from ..storage.engine import KeyValue
 from ..storage.leveldb import LevelDBStore
 from ..storage.lock import Holder, StoreLock
@@ -39,6 +39,7 @@ from .removals import RemovalActor
 from .service import StoreService
 from .storage import StorageActor
 from .transfer import TransferActor
+from .verification import Verifier
 
 __all__ = ["RunningStore", "run_store"]
 
@@ -111,7 +112,7 @@ async def _running(
     announce: Callable[[Sequence[Address]], None],
 ) -> AsyncIterator[RunningStore]:
     storage = StorageActor(engine, world)
-    policy = Sharing(config.content_sharing_policy)
+    policy = sharing_policy(config.content_sharing_policy)
     content_actor = ContentActor(storage, blobs, world, policy)
     removals = RemovalActor(storage, blobs, world)
     collector = Collector(storage, content_actor, removals, world)
@@ -143,6 +144,7 @@ async def _running(
                     events=events,
                     collector=collector,
                     transfer=transfer,
+                    verifier=Verifier(storage, content_actor, blobs, world),
                     introspection=Introspection(store_id, _PLUGINS, world),
                     world=world,
                 )

@@ -23,6 +23,7 @@ __all__ = [
     "merge_map",
     "merge_sources",
     "source_label",
+    "sources",
     "stored_labels",
 ]
 
@@ -42,6 +43,11 @@ _SOURCE = "containerd.io/distribution.source."
 def source_label(host: str) -> str:
     """The label that remembers from which repositories of `host` (without port) a blob came."""
     return _SOURCE + (host if host.endswith("]") else host.rsplit(":", 1)[0])
+
+
+def sources(labels: Mapping[str, str]) -> dict[str, str]:
+    """Where a blob came from, by its labels: registry host to repositories."""
+    return {key[len(_SOURCE) :]: value for key, value in labels.items() if key.startswith(_SOURCE)}
 
 
 def merge_sources(key: str, known: str, repository: str) -> str:

@@ -282,12 +282,50 @@ class OpenedContent(msgspec.Struct, frozen=True):
 
 
 class ReadContent(msgspec.Struct, frozen=True):
-    """Stream of bytes, of a blob by its digest or of an open reader. `length` 0: to the end."""
+    """Stream of bytes, of a blob by its digest or of an open reader. `length` 0: to the end.
+
+    `verify`: hash them on the way; of a whole blob only. Wrong bytes end in DataLoss before the last chunk.
+    """
 
     digest: str = ""
     offset: Size = 0
     length: Size = 0
     reader: Handle = 0
+    verify: bool = False
+
+
+class VerifyContent(msgspec.Struct, frozen=True):
+    """Hash blobs of the namespace again; none named, all of them. `bytes_per_s`: no faster than that."""
+
+    digests: list[str] = []
+    bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class VerifyState(Enum):
+    CHECKING = "checking"
+    INTACT = "intact"
+    DAMAGED = "damaged"
+    """The bytes are not what the digest says, or gone. Reads now say so; a new ingest or pull heals it."""
+    MISSING = "missing"
+    """The namespace has no such content."""
+
+
+class VerifyProgress(msgspec.Struct, frozen=True):
+    digest: str
+    state: VerifyState
+    offset: int = 0
+    total: int = 0
+    sources: dict[str, str] = {}
+    """Of damaged content: registry and repositories that it came from."""
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """How many blobs were looked at, how many of them are damaged or missing, and how many bytes were read."""
+
+    checked: int = 0
+    damaged: int = 0
+    missing: int = 0
+    bytes: int = 0
 
 
 class CloseContent(msgspec.Struct, frozen=True):

@@ -114,6 +114,7 @@ CONTENT_DELETE = _unary("content.delete", m.DeleteContent, m.Empty, W)
 CONTENT_PUT = _unary("content.put", m.PutContent, ContentInfo, W)
 CONTENT_OPEN = _unary("content.open", m.OpenContent, m.OpenedContent, R)
 CONTENT_READ = _stream("content.read", m.ReadContent, bytes, m.Empty, R)
+CONTENT_VERIFY = _stream("content.verify", m.VerifyContent, m.VerifyProgress, m.Verified, R)
 CONTENT_CLOSE = _unary("content.close", m.CloseContent, m.Empty, R, namespaced=False)
 
 # The namespace is checked by the handler, after the ref.

@@ -12,12 +12,13 @@ from ...actors.timestamps import rfc3339
 from ...protocol.api import Store
 from ...protocol.errors import AlreadyExists, FailedPrecondition
 from ...protocol.labels import GC_ROOT
+from ...protocol.messages import VerifyProgress, VerifyState
 from ...protocol.records import ContentInfo, IngestStatus
-from ..output import age, labels_text, print_json, size_text
+from ..output import EXIT_FAILED, age, labels_text, print_json, size_text
 from ..session import Session
 from ..world import RealClock
 from .listing import ListOptions, list_options, print_labels, run_list
-from .options import for_each, parse_labels
+from .options import for_each, json_option, parse_labels
 
 __all__ = ["content"]
 
@@ -73,11 +74,26 @@ def label(session: Session, digest: str, labels: tuple[str, ...]) -> None:
 @click.option("--offset", type=click.IntRange(0), default=0)
 @click.option("--length", type=click.IntRange(1), help="Default: to the end.")
 @click.option("--output", "-o", type=click.File("wb"), default="-", help="A file instead of standard output.")
+@click.option(
+    "--verify", is_flag=True, help="Hash the bytes on their way; fail before the last ones if they are wrong."
+)
 @click.pass_obj
-def get(session: Session, digest: str, offset: int, length: int | None, output: BinaryIO) -> None:
-    """Write a blob's bytes to standard output."""
+def get(session: Session, digest: str, offset: int, length: int | None, output: BinaryIO, verify: bool) -> None:
+    """Write a blob's bytes to standard output.
+
+    \b
+    orlop content get --verify sha256:... > file
+    """
+    if verify and (offset or length is not None):
+        raise click.UsageError("only a whole blob can be verified")
 
     async def run(store: Store) -> None:
+        if verify:
+            async with store.content.chunks(digest, verify=True) as pieces:
+                async for piece in pieces:
+                    await trio.to_thread.run_sync(output.write, piece)
+            await trio.to_thread.run_sync(output.flush)
+            return
         async with store.content.open(digest) as reader:
             end = reader.size if length is None else min(reader.size, offset + length)
             at = offset
@@ -100,6 +116,46 @@ def info(session: Session, digest: str) -> None:
 
     async def run(store: Store) -> None:
         print_json(await store.content.info(digest))
+
+    session.run(run)
+
+
+@content.command("verify")
+@click.argument("digests", nargs=-1, metavar="[DIGEST]...")
+@click.option("--rate", type=click.IntRange(1), metavar="MIB", help="Read no more than this many MiB a second.")
+@json_option
+@click.pass_obj
+def verify(session: Session, digests: tuple[str, ...], rate: int | None, as_json: bool) -> None:
+    """Hash blobs again (none named: all of the namespace) and tell which are damaged.
+
+    Reads of a damaged blob fail from then on; pulling or ingesting it again heals it. Exits 1 if one is damaged or
+    missing.
+
+    \b
+    orlop content verify --rate 50
+    """
+
+    def show(step: VerifyProgress) -> None:
+        if as_json:
+            print_json(step)
+        elif step.state is VerifyState.CHECKING:
+            click.echo(f"{step.digest} {size_text(step.offset)} of {size_text(step.total)}", err=True)
+        elif step.state is not VerifyState.INTACT:
+            known = ", ".join(f"{host}/{name}" for host, names in step.sources.items() for name in names.split(","))
+            click.echo(f"{step.digest} {step.state.value}{f' (from {known})' if known else ''}")
+
+    async def run(store: Store) -> None:
+        limit = None if rate is None else rate * _PIECE
+        done = await store.content.verify(digests, bytes_per_s=limit, progress=show)
+        if as_json:
+            print_json(done)
+        else:
+            click.echo(
+                f"{done.checked} blobs, {size_text(done.bytes)}: {done.damaged} damaged, {done.missing} missing",
+                err=True,
+            )
+        if done.damaged or done.missing:
+            raise click.exceptions.Exit(EXIT_FAILED)
 
     session.run(run)
 

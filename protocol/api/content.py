@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
@@ -69,6 +69,37 @@ class Content(Resource):
         if len(data) != reader.size:
             raise DataLoss(f"content {digest}: {len(data)} of {reader.size} bytes")
         return data
+
+    @asynccontextmanager
+    async def chunks(self, digest: str, *, verify: bool = False) -> AsyncIterator[AsyncIterator[bytes]]:
+        """`async with content.chunks(digest) as pieces: async for piece in pieces`: a whole blob as a stream.
+
+        `verify`: the store hashes the bytes on their way, and wrong ones end in DataLoss before the last piece
+        has come. Raises NotFound, DataLoss.
+        """
+        request = m.ReadContent(digest, verify=verify)
+        async with self._caller.stream(t.CONTENT_READ, request, self._context) as stream:
+            yield stream.__aiter__()
+
+    async def verify(
+        self,
+        digests: Sequence[str] = (),
+        *,
+        bytes_per_s: int | None = None,
+        progress: Callable[[m.VerifyProgress], None] | None = None,
+    ) -> m.Verified:
+        """Hash blobs of this namespace again (none named: all of them), and mark what is damaged: reads then raise
+        DataLoss until a new ingest or a pull brings fresh bytes. `progress` also tells the outcome of each.
+
+        Raises InvalidArgument.
+        """
+        request = m.VerifyContent(list(digests), bytes_per_s)
+        async with self._caller.stream(t.CONTENT_VERIFY, request, self._context) as stream:
+            async for step in stream:
+                if progress is not None:
+                    progress(step)
+            result: m.Verified = stream.result
+        return result
 
     @asynccontextmanager
     async def ingest(

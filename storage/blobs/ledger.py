@@ -28,6 +28,7 @@ __all__ = [
     "hold",
     "ingest_path",
     "last_removal",
+    "mark_damaged",
     "page_removals",
     "page_unheld",
     "queue_removal",
@@ -90,6 +91,7 @@ async def record_file(txn: Transaction, digest: str, size: int, generation: int)
     if live is not None and live.generation == generation:
         return live
     if live is not None and live.damaged:
+        await _drop_bytes(txn, digest, live)
         healed = Blob(size, generation, live.holders)
         _put(txn, digest, healed)
         return healed
@@ -106,7 +108,7 @@ async def replace_lost(txn: Transaction, digest: str, lost: int, generation: int
     """If the live blob still is generation `lost`, whose file has vanished, ours takes its place."""
     live = await find_blob(txn, digest)
     if live is not None and live.generation == lost:
-        _put(txn, digest, msgspec.structs.replace(live, generation=generation))
+        _put(txn, digest, msgspec.structs.replace(live, generation=generation, damaged=False))
 
 
 async def record_small(txn: Transaction, digest: str, data: bytes) -> Blob:
@@ -114,6 +116,8 @@ async def record_small(txn: Transaction, digest: str, data: bytes) -> Blob:
     live = await find_blob(txn, digest)
     if live is not None and not live.damaged:
         return live
+    if live is not None:
+        await _drop_bytes(txn, digest, live)
     blob = Blob(len(data), 0, live.holders if live is not None else 0)
     _put(txn, digest, blob)
     txn.put(keys.small_bytes(digest), seal(data))
@@ -154,11 +158,25 @@ async def forget_unheld(txn: Transaction, digest: str) -> int | None:
     if blob is None or blob.holders:
         return None
     txn.delete(keys.blob(digest))
+    await _drop_bytes(txn, digest, blob)
+    return blob.size
+
+
+async def mark_damaged(txn: Transaction, digest: str, generation: int) -> bool:
+    """The bytes of this generation are not what they should be. They stay where they are, and nobody reads them
+    any more; what is committed under this digest next takes their place. False: others did so already."""
+    blob = await find_blob(txn, digest)
+    if blob is None or blob.generation != generation or blob.damaged:
+        return False
+    _put(txn, digest, msgspec.structs.replace(blob, damaged=True))
+    return True
+
+
+async def _drop_bytes(txn: Transaction, digest: str, blob: Blob) -> None:
     if blob.generation:
         await queue_removal(txn, blob_path(digest, blob.generation), blob.size)
     else:
         txn.delete(keys.small_bytes(digest))
-    return blob.size
 
 
 async def drop_ingest_files(txn: Transaction, ingest: IngestRecord) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from enum import Enum
 
+from ...protocol.errors import InvalidArgument
+from ...protocol.identifiers import quote
 from .. import keys
 from ..engine import Reader
 from ..tables import CONTENT
 from .ledger import Blob, find_blob
 
-__all__ = ["Sharing", "adoptable"]
+__all__ = ["Sharing", "adoptable", "sharing_policy"]
 
 _MOST_SHAREABLE = 1000
 
@@ -23,6 +25,16 @@ class Sharing(Enum):
     ISOLATED = "isolated"
     """Only bytes of namespaces with the label `containerd.io/namespace.shareable` = `true`; all others are to be
     sent again, which proves that one has them."""
+
+
+def sharing_policy(name: str) -> Sharing:
+    """Raises InvalidArgument."""
+    try:
+        return Sharing(name)
+    except ValueError:
+        raise InvalidArgument(
+            f"content_sharing_policy {quote(name)}", hint=f"it is one of: {', '.join(each.value for each in Sharing)}"
+        ) from None
 
 
 async def adoptable(reader: Reader, digest: str, size: int, policy: Sharing) -> Blob | None:
