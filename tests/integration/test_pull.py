@@ -132,9 +132,9 @@ class Opener:
         return self.folder / "store" / "blobs"
 
     @asynccontextmanager
-    async def open(self, engine: KeyValue | None = None) -> AsyncIterator[orlop.Store]:
+    async def open(self, engine: KeyValue | None = None, **settings: Any) -> AsyncIterator[orlop.Store]:
         """Over LevelDB, unless another engine is given."""
-        config = StoreConfig(str(self.folder / "store"), transfer=TransferConfig(stall_s=STALL_S))
+        config = StoreConfig(str(self.folder / "store"), transfer=TransferConfig(stall_s=STALL_S), **settings)
         listen = [Address(path=f"{config.root}/socket")] if self.way == "unix" else []
         async with run_store(config, real_world(), host_platform(), listen, engine) as running:
             if self.way == "embedded":
@@ -417,6 +417,27 @@ async def test_a_second_namespace_downloads_nothing(
     await is_complete(other, image)
     for digest in image.needed:
         assert (await other.content.info(digest)).labels == (await store.content.info(digest)).labels
+
+
+async def test_in_isolation_a_second_namespace_asks_whether_it_may_have_each_blob(
+    opener: Opener, image: Layout, registry: FaultyRegistry
+) -> None:
+    """DESIGN 6: bytes are shared only after the second's own credentials got the registry's yes."""
+    async with opener.open(MemoryStore(), content_sharing_policy="isolated") as store:
+        await pull(store, asked(registry))
+        registry.clear()
+        other = store.in_namespace("other")
+        await pull(other, asked(registry))
+        assert all(line.startswith("HEAD ") for line in lines(registry))
+        assert {line.rpartition("/")[2] for line in lines(registry)} >= image.needed - {image.root}
+        await is_complete(other, image)
+        registry.fault(blob_path(image.layer).replace("GET", "HEAD"), Status(403))
+        registry.fault(blob_path(image.layer), Status(403))
+        third = store.in_namespace("third")
+        with pytest.raises(PermissionDenied):
+            await pull(third, asked(registry))
+        with pytest.raises(NotFound):
+            await third.content.info(image.layer)
 
 
 @pytest.mark.parametrize("second", ["default", "other"])
