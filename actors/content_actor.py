@@ -145,7 +145,10 @@ class ContentActor:
         try:
             record, fresh = await self._storage.transact(lambda txn: plans.open_ingest(txn, request, context))
             # One step, and no checkpoint after it: a cancelled open leaves neither a file nor a lock.
-            file, updated_at = await self._world.workers.run(Work.BYTES, self._open_file, record, fresh)
+            if fresh:
+                file, updated_at = self._blobs.new_ingest(record.generation, _algorithm(record)), record.updated_at
+            else:
+                file, updated_at = await self._world.workers.run(Work.BYTES, self._resumed, record)
         except OSError as error:
             del self._locks[lock]
             raise disk_error(error, f"ingest {quote(request.ref)}") from error
@@ -197,7 +200,7 @@ class ContentActor:
             del self._writers[lock]
 
         assert self._nursery is not None
-        writer = Writer(lock[0], record, file, self._world, ended)
+        writer = Writer(lock[0], record, file, self._world, ended, self._is_current)
         self._writers[lock] = writer
         self._nursery.start_soon(writer.run)
         return writer
@@ -287,10 +290,11 @@ class ContentActor:
         if expected and digest != expected:
             raise wrong_digest(digest, expected)
         if writer.offset <= MAX_INLINE_BYTES:
-            data = await run(Work.BYTES, file.contents)
+            on_disk = file.on_disk
+            data = await run(Work.BYTES, file.contents) if on_disk else file.contents()
             return PreparedCommit(
                 writer.namespace,
-                lambda txn, context: plans.commit_small(txn, record, context, digest, data, labels),
+                lambda txn, context: plans.commit_small(txn, record, context, digest, data, labels, on_disk=on_disk),
             )
         await run(Work.BYTES, file.sync)
         if record.sealed != digest:
@@ -308,6 +312,12 @@ class ContentActor:
             lambda txn, context: plans.commit_file(txn, sealed, context, digest, length, labels, lost),
             digest,
         )
+
+    async def _is_current(self, namespace: str, record: IngestRecord) -> bool:
+        """Whether the ingest is still there, and nobody aborted it."""
+        with self._storage.view() as view:
+            found = await INGESTS.find(view, namespace, record.ref)
+        return found is not None and found.generation == record.generation
 
     async def _lost_generation(self, digest: str) -> int:
         """The generation recorded for a digest whose file has vanished from the disk; 0 if all is well."""
@@ -409,18 +419,18 @@ class ContentActor:
         self._locks[lock] = now
         return lock
 
-    def _open_file(self, record: IngestRecord, fresh: bool) -> tuple[IngestFile, int]:
+    def _resumed(self, record: IngestRecord) -> tuple[IngestFile, int]:
         """The file, and when it was last written to."""
-        if record.sealed and not fresh:
+        if record.sealed:
             self._blobs.unseal(record.generation, record.sealed)
         status = self._blobs.ingest_status(record.generation, record.sealed)
-        file = self._blobs.open_ingest(record.generation, _algorithm(record), resume=not fresh)
+        file = self._blobs.resume_ingest(record.generation, _algorithm(record))
         modified = status[1] if status is not None and file.offset else 0
         return file, max(record.updated_at, modified)
 
     def _copied(self, record: IngestRecord, blob: ledger.Blob, data: bytes | None, kept: int) -> IngestFile:
         """A fresh file with the first bytes of a blob."""
-        file = self._blobs.open_ingest(record.generation, _algorithm(record), resume=False)
+        file = self._blobs.new_ingest(record.generation, _algorithm(record))
         try:
             if data is not None:
                 file.append([data[:kept]])

@@ -6,7 +6,7 @@ whoever opened it and holds its ref's lock until it ends by commit or close.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -40,13 +40,21 @@ class Writer:
     """An open ingest. `write` and `commit` are for one user at a time; what fails once stays failed."""
 
     def __init__(
-        self, namespace: str, record: IngestRecord, file: IngestFile, world: World, ended: Callable[[], None]
+        self,
+        namespace: str,
+        record: IngestRecord,
+        file: IngestFile,
+        world: World,
+        ended: Callable[[], None],
+        is_current: Callable[[str, IngestRecord], Awaitable[bool]],
     ) -> None:
         self.namespace = namespace
         self.record = record
         self.file = file
         self._world = world
         self._ended = ended
+        self._is_current = is_current
+        self._queued = 0
         self._accepted = file.offset
         self._updated_at = record.updated_at
         self._send, self._receive = trio.open_memory_channel[_Piece](_PIECES)
@@ -91,7 +99,8 @@ class Writer:
 
     async def flush(self) -> None:
         """Wait until everything accepted is written. Raises what the disk said."""
-        await self._settle(restart=False)
+        if self._queued or self._failure is not None:
+            await self._settle(restart=False)
 
     async def run(self) -> None:
         """Write what comes until `finish`; then answer nobody any more."""
@@ -121,11 +130,20 @@ class Writer:
             self._send.close()
             await self._done.wait()
             try:
-                await self._world.workers.run(Work.BYTES, self._close_file, keep)
+                if keep and self.file.offset:
+                    await self._keep()
+                elif self.file.on_disk:
+                    await self._world.workers.run(Work.FILES, self.file.close)
             except OSError:
                 pass  # the bytes are not promised; the next open trusts what is on disk
             finally:
                 self._ended()
+
+    async def _keep(self) -> None:
+        """An ingest that was aborted meanwhile leaves no file that nobody knows of."""
+        await self._world.workers.run(Work.BYTES, self._keep_file)
+        if not await self._is_current(self.namespace, self.record):
+            await self._world.workers.run(Work.FILES, self.file.discard)
 
     def _piece(self, data: bytes, offset: int | None, answer: Answer[WrittenIngest] | None) -> _Piece:
         if not self.open:
@@ -140,9 +158,11 @@ class Writer:
     async def _take(self, piece: _Piece) -> int:
         """Queue a piece. Its place is reserved first: more may be queued while this one waits for room."""
         before, self._accepted = self._accepted, piece.end
+        self._queued += 1
         try:
             await self._send.send(piece)
         except trio.Cancelled:
+            self._queued -= 1
             if self._accepted == piece.end:
                 self._accepted = before
             else:
@@ -161,10 +181,14 @@ class Writer:
     async def _write(self, batch: list[_Piece]) -> None:
         if self._failure is None:
             try:
-                await self._world.workers.run(Work.BYTES, _write_batch, self.file, batch)
+                if self.file.fits_in_memory(sum(len(piece.data) for piece in batch)):
+                    _write_batch(self.file, batch)
+                else:
+                    await self._world.workers.run(Work.BYTES, _write_batch, self.file, batch)
             except OSError as error:
                 self._failure = disk_error(error, f"ingest {quote(self.record.ref)}")
                 self._accepted = self.file.offset
+        self._queued -= len(batch)
         for piece in batch:
             if piece.answer is None:
                 continue
@@ -173,10 +197,9 @@ class Writer:
             else:
                 piece.answer.fail(self._failure)
 
-    def _close_file(self, keep: bool) -> None:
+    def _keep_file(self) -> None:
         try:
-            if keep:
-                self.file.keep(self._updated_at)
+            self.file.keep(self._updated_at)
         finally:
             self.file.close()
 

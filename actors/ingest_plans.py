@@ -166,9 +166,12 @@ async def commit_small(
     digest: str,
     data: bytes,
     labels: Mapping[str, str],
+    *,
+    on_disk: bool,
 ) -> ContentInfo | Rejected:
     await _end_ingest(txn, record, context)
-    await ledger.queue_removal(txn, ledger.ingest_path(record.generation))
+    if on_disk:
+        await ledger.queue_removal(txn, ledger.ingest_path(record.generation))
     blob = await ledger.record_small(txn, digest, data)
     return await record_blob(txn, context, digest, blob, labels, record.media_type)
 

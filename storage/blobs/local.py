@@ -15,6 +15,7 @@ import os
 from typing import Final, Protocol
 
 from ...protocol.errors import NotFound, OrlopError, OutOfRange, ResourceExhausted, Unavailable
+from ...protocol.messages import MAX_INLINE_BYTES
 from ...protocol.world import Files
 from .ledger import blob_path, ingest_path
 
@@ -35,7 +36,11 @@ def new_digester(algorithm: str) -> Digester:
 
 
 class IngestFile:
-    """The bytes of one open ingest, with their running digest. One thread at a time."""
+    """The bytes of one open ingest, with their running digest. One thread at a time.
+
+    The first bytes stay in memory: most blobs are small, end in the engine, and never need a file. It is made when
+    there are more than live in the engine, or when bytes are to be kept for a resume.
+    """
 
     def __init__(self, files: Files, path: str, algorithm: str) -> None:
         self._files = files
@@ -43,11 +48,21 @@ class IngestFile:
         self.algorithm = algorithm
         self.offset = 0
         self._flushed = 0
-        self._fd = files.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._fd = -1
+        self._memory = bytearray()
         self._digester = new_digester(algorithm)
+
+    @property
+    def on_disk(self) -> bool:
+        return self._fd >= 0
+
+    def fits_in_memory(self, count: int) -> bool:
+        """Whether `append` of so many bytes only copies and hashes them, without touching the disk."""
+        return self._fd < 0 and self.offset + count <= MAX_INLINE_BYTES
 
     def resume(self) -> None:
         """Hash what is there and go on after it. Long for a long file."""
+        self._open()
         at = 0
         while data := self._files.pread(self._fd, _READ_BYTES, at):
             self._digester.update(data)
@@ -57,6 +72,13 @@ class IngestFile:
 
     def append(self, pieces: list[bytes]) -> None:
         """Write at the end. `offset` counts what was really written, also when this raises OSError."""
+        if self.fits_in_memory(sum(map(len, pieces))):
+            for piece in pieces:
+                self._memory += piece
+                self._digester.update(piece)
+                self.offset += len(piece)
+            return
+        self._spill()
         for piece in pieces:
             rest = memoryview(piece)
             while rest:
@@ -70,8 +92,10 @@ class IngestFile:
 
     def restart(self) -> None:
         """Back to zero bytes; what a longer predecessor held is cut off."""
-        self._files.truncate(self._fd, 0)
-        self._files.seek(self._fd, 0)
+        if self._fd >= 0:
+            self._files.truncate(self._fd, 0)
+            self._files.seek(self._fd, 0)
+        self._memory.clear()
         self.offset = self._flushed = 0
         self._digester = new_digester(self.algorithm)
 
@@ -79,29 +103,63 @@ class IngestFile:
         return f"{self.algorithm}:{self._digester.hexdigest()}"
 
     def digest_with(self, algorithm: str) -> str:
-        """The digest by another algorithm: the whole file is read again."""
+        """The digest by another algorithm: everything is read again."""
         digester = new_digester(algorithm)
-        at = 0
-        while data := self._files.pread(self._fd, _READ_BYTES, at):
-            digester.update(data)
-            at += len(data)
+        if self._fd < 0:
+            digester.update(bytes(self._memory))
+        else:
+            at = 0
+            while data := self._files.pread(self._fd, _READ_BYTES, at):
+                digester.update(data)
+                at += len(data)
         return f"{algorithm}:{digester.hexdigest()}"
 
     def contents(self) -> bytes:
+        if self._fd < 0:
+            return bytes(self._memory)
         return self._files.pread(self._fd, self.offset, 0) if self.offset else b""
 
     def sync(self) -> None:
+        self._spill()
         self._files.sync(self._fd)
 
     def keep(self, updated_at: int) -> None:
         """Sync what was written, and remember when that was: the status survives a reopen."""
-        self._files.sync(self._fd)
+        if self._fd < 0 and not self.offset:
+            return
+        self.sync()
         self._files.set_modified(self.path, updated_at)
 
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._files.close(fd)
+
+    def discard(self) -> None:
+        """The ingest is no more, and nobody else knows of its file."""
+        self.close()
+        try:
+            self._files.unlink(self.path)
+        except FileNotFoundError:
+            pass
+
+    def _open(self) -> None:
+        self._fd = self._files.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def _spill(self) -> None:
+        """From memory into a file. If that fails, the bytes are still in memory, and the next attempt begins anew."""
+        if self._fd >= 0:
+            return
+        self._open()
+        try:
+            self._files.truncate(self._fd, 0)
+            rest = memoryview(bytes(self._memory))
+            while rest:
+                rest = rest[self._files.write(self._fd, rest) :]
+        except BaseException:
+            self.close()
+            raise
+        self._memory.clear()
 
 
 class LocalBlobs:
@@ -118,13 +176,15 @@ class LocalBlobs:
         self._files.sync_folder(f"{self._root}/blobs")
         self._files.sync_folder(self._root)
 
-    def open_ingest(self, generation: int, algorithm: str, *, resume: bool) -> IngestFile:
-        file = IngestFile(self._files, self._path(ingest_path(generation)), algorithm)
+    def new_ingest(self, generation: int, algorithm: str) -> IngestFile:
+        """Nothing yet, neither in memory nor on disk. Does not block."""
+        return IngestFile(self._files, self._path(ingest_path(generation)), algorithm)
+
+    def resume_ingest(self, generation: int, algorithm: str) -> IngestFile:
+        """With the bytes that an earlier writer left."""
+        file = self.new_ingest(generation, algorithm)
         try:
-            if resume:
-                file.resume()
-            else:
-                file.restart()
+            file.resume()
         except BaseException:
             file.close()
             raise
