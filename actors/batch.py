@@ -11,7 +11,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ..protocol import methods as t
-from ..protocol.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, OrlopError, prefixed
+from ..protocol.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    OrlopError,
+    ResourceExhausted,
+    prefixed,
+)
 from ..protocol.identifiers import quote
 from ..protocol.messages import (
     Batch,
@@ -79,10 +87,11 @@ class PreparedBatch(msgspec.Struct, frozen=True):
 
 
 def prepare(batch: Batch, plans: Mapping[type[msgspec.Struct], Plan], world: World) -> PreparedBatch:
-    """Raises InvalidArgument for what cannot be in a batch, before anything is planned."""
+    """Raises InvalidArgument for what cannot be in a batch, ResourceExhausted beyond the limit; nothing is planned
+    then."""
     count = len(batch.operations) + len(batch.preconditions)
     if count > MAX_TRANSACTION_OPERATIONS:
-        raise InvalidArgument(
+        raise ResourceExhausted(
             f"a batch of {count} operations and preconditions; the limit is {MAX_TRANSACTION_OPERATIONS}",
             hint="use several; `hello` states the limits",
         )
@@ -114,6 +123,8 @@ async def run(txn: Transaction, batch: PreparedBatch, context: Context) -> Batch
         await _require(txn, namespace, precondition, record)
     results = []
     for index, (method, request) in enumerate(batch.operations):
+        if index:
+            txn.tick()
         try:
             if isinstance(request, PreparedCommit):
                 result: Any = await request.plan(txn, context)

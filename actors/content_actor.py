@@ -8,12 +8,13 @@ the file. Source: DESIGN 6, spec content.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 import trio
 
 from ..protocol.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -36,8 +37,8 @@ from ..protocol.world import Work, World
 from ..storage.blobs import ledger
 from ..storage.blobs.local import IngestFile, LocalBlobs, disk_error
 from ..storage.blobs.sharing import Sharing
-from ..storage.engine import Transaction
-from ..storage.tables import CONTENT, INGESTS, PAGE_BYTES, IngestRecord
+from ..storage.engine import Engine, Transaction
+from ..storage.tables import CONTENT, INGESTS, PAGE_BYTES, IngestRecord, page_namespaces
 from . import ingest_plans as plans
 from .adopting import AdoptingWriter
 from .content import damaged, wrong_digest
@@ -46,6 +47,10 @@ from .listing import INGEST_RECORDS
 from .storage import Rejected, StorageActor
 
 __all__ = ["ContentActor", "OpenReader", "PreparedCommit"]
+
+log = structlog.get_logger("orlop.content")
+
+_PAGE = 200
 
 
 class OpenReader:
@@ -108,13 +113,44 @@ class ContentActor:
         self._locks: dict[tuple[str, str], int] = {}  # (namespace, ref) -> since when, in nanoseconds
         self._writers: dict[tuple[str, str], Writer] = {}
         self._nursery: trio.Nursery | None = None
+        self._taken_back: dict[tuple[str, str], trio.Event] = {}  # locked by us, for as long as a rename takes
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs the writers' tasks. Started when ingests can be opened; ends when cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
+            await self._take_back_unfinished_commits()
             await trio.sleep_forever()
+
+    async def _take_back_unfinished_commits(self) -> None:
+        """What a crash left between a rename and its transaction: the file gets its ingest's name again. Only
+        unfinished records are looked at, beside whatever else goes on; an ingest that is open is left to its writer.
+        """
+        async with aclosing(_ingests(self._storage)) as found:
+            async for namespace, record in found:
+                await self._take_back(namespace, record)
+
+    async def _take_back(self, namespace: str, record: IngestRecord) -> None:
+        lock = (namespace, record.ref)
+        if not record.sealed or lock in self._locks:
+            return
+        with self._storage.view() as view:
+            live = await ledger.find_blob(view, record.sealed)
+        if live is not None and live.generation == record.generation:
+            return
+        self._take_lock(*lock)
+        self._taken_back[lock] = trio.Event()
+        try:
+            if await self._is_current(namespace, record) and await self._world.workers.run(
+                Work.FILES, self._blobs.unseal, record.generation, record.sealed
+            ):
+                log.warning("a commit that a crash cut short was taken back", namespace=namespace, ref=record.ref)
+        except OSError as error:  # the next open tries again
+            log.error("an unfinished commit is left as it is", ref=record.ref, error=str(error))
+        finally:
+            del self._locks[lock]
+            self._taken_back.pop(lock).set()
 
     def is_open(self, namespace: str, ref: str) -> bool:
         """Whether somebody is writing this ingest now."""
@@ -141,6 +177,8 @@ class ContentActor:
             adopting = await self._open_adopting(request, context)
             if adopting is not None:
                 return adopting
+        if (being := self._taken_back.get((namespace, request.ref))) is not None:
+            await being.wait()
         lock = self._take_lock(namespace, request.ref)
         try:
             record, fresh = await self._storage.transact(lambda txn: plans.open_ingest(txn, request, context))
@@ -460,3 +498,25 @@ def _algorithm(record: IngestRecord) -> str:
 
 def _wrong_size(ref: str, found: int, expected: int) -> FailedPrecondition:
     return FailedPrecondition(f"failed size validation of {quote(ref)}: {found} != {expected}")
+
+
+async def _ingests(engine: Engine) -> AsyncGenerator[tuple[str, IngestRecord], None]:
+    """Every ingest there is, by namespace."""
+    after = ""
+    while True:
+        with engine.view() as view:
+            namespaces = await page_namespaces(view, after, _PAGE)
+        for namespace in namespaces:
+            at = ""
+            while True:
+                with engine.view() as view:
+                    page = await INGESTS.page(view, namespace.name, at, _PAGE)
+                for _, payload in page.rows:
+                    yield namespace.name, INGESTS.decode(payload)
+                await trio.lowlevel.checkpoint()
+                if not page.next:
+                    break
+                at = page.next
+        if len(namespaces) < _PAGE:
+            return
+        after = namespaces[-1].name

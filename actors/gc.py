@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -286,13 +287,14 @@ class Collector:
         """The namespace's graph, read in slices off one view."""
         graph = _Graph()
         now = self._world.clock.now_ns()
-        async for name, raw in _records(view, namespace, tables.LEASES):
-            lease = tables.LEASES.decode(raw)
-            await self._read_lease(view, namespace, lease, graph, now)
-            if not is_root(lease, now):
-                graph.sweepable[_Vertex(Kind.LEASE, name)] = None
-            else:
-                self._note_expiry(lease.labels)
+        async with aclosing(_records(view, namespace, tables.LEASES)) as leases:
+            async for name, raw in leases:
+                lease = tables.LEASES.decode(raw)
+                await self._read_lease(view, namespace, lease, graph, now)
+                if not is_root(lease, now):
+                    graph.sweepable[_Vertex(Kind.LEASE, name)] = None
+                else:
+                    self._note_expiry(lease.labels)
         async for name, raw in _records(view, namespace, tables.IMAGES):
             image = tables.IMAGES.decode(raw)
             graph.add(namespace, Kind.IMAGE, name, image, now)

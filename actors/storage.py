@@ -348,6 +348,8 @@ class StorageActor:
                 error = result.error
             if txn.writes:
                 self._absorb(group, txn)
+        if txn.now_ns > self._last_ns:
+            self._last_ns = txn.now_ns  # it ticked on
         group.planned.append(_Planned(submission, result, error))
 
     def _absorb(self, group: _Group, txn: OverlayTransaction) -> None:

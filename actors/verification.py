@@ -7,7 +7,8 @@ never looks), DESIGN 6.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -62,9 +63,9 @@ class Verifier:
             check_digest(digest)
         counts = dict.fromkeys(VerifyState, 0)
         pace = _Pace(request.bytes_per_s)
-        async for digest in self._wanted(request, context):
-            state = await self._check(digest, context, emit, pace)
-            counts[state] += 1
+        async with aclosing(self._wanted(request, context)) as wanted:
+            async for digest in wanted:
+                counts[await self._check(digest, context, emit, pace)] += 1
         return Verified(
             counts[VerifyState.INTACT] + counts[VerifyState.DAMAGED],
             counts[VerifyState.DAMAGED],
@@ -94,7 +95,7 @@ class Verifier:
             if held:
                 await emit(held)
 
-    async def _wanted(self, request: VerifyContent, context: Context) -> AsyncIterator[str]:
+    async def _wanted(self, request: VerifyContent, context: Context) -> AsyncGenerator[str, None]:
         if request.digests:
             for digest in request.digests:
                 yield digest

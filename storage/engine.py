@@ -84,6 +84,9 @@ class Transaction(Reader, Protocol):
     number: int
     """The commit number that this transaction has if it writes anything."""
 
+    def tick(self) -> None:
+        """The next instant, for changes that follow each other in one transaction."""
+
     def put(self, key: bytes, value: bytes) -> None:
         """Raises InvalidArgument beyond the limits on keys and values, ResourceExhausted beyond those of a
         transaction; nothing of the transaction is done then."""

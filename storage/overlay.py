@@ -134,6 +134,9 @@ class OverlayTransaction:
             below.close()
         return found
 
+    def tick(self) -> None:
+        self.now_ns += 1
+
     def put(self, key: bytes, value: bytes) -> None:
         if len(key) > MAX_KEY_BYTES or len(value) > MAX_VALUE_BYTES:
             raise InvalidArgument(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import trio
 
 from .. import messages as m
 from .. import methods as t
-from ..errors import DataLoss, FailedPrecondition
+from ..errors import AlreadyExists, DataLoss, FailedPrecondition, Unavailable
 from ..messages import Context
 from ..records import ContentInfo, IngestStatus
 from .caller import BlobReader, Caller
 from .resources import Resource
 
 __all__ = ["Content", "IngestWriter"]
+
+_RETRY_S = 0.016
+_RETRY_MOST_S = 5.0
 
 
 class Content(Resource):
@@ -116,6 +119,52 @@ class Content(Resource):
         finally:
             await writer.close()
 
+    async def write(
+        self,
+        ref: str,
+        data: Any,
+        *,
+        size: int = 0,
+        expected: str = "",
+        media_type: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> ContentInfo:
+        """Bring a blob, whatever is here already: another writer of the ref is waited for, what an earlier attempt
+        left is gone on from, and content that is here is as good as written.
+
+        `data`: all of its bytes, or pieces of them from an iterable or async iterable. `expected`, where it is
+        known, saves the bytes that are here. Raises FailedPrecondition (size, digest; the bytes are thrown away, so
+        that the next attempt begins afresh), AlreadyExists (only without `expected`), and what writing raises.
+        Cancellation: what came is kept for the next attempt. Durability: with the return.
+        """
+        try:
+            async with AsyncExitStack() as stack:
+                writer = await self._opened(stack, ref, size, expected, media_type)
+                try:
+                    await writer.write_many(_after(_pieces(data), writer.offset))
+                    return await writer.commit(size=size, expected=expected, labels=labels)
+                except FailedPrecondition:
+                    await writer.close()
+                    await self.abort(ref)
+                    raise
+        except AlreadyExists:
+            if not expected:
+                raise
+            return await self.info(expected)
+
+    async def _opened(self, stack: AsyncExitStack, ref: str, size: int, expected: str, media_type: str) -> IngestWriter:
+        """A writer, once others have let go of the ref."""
+        pause = _RETRY_S
+        while True:
+            try:
+                opening = self.ingest(ref, size=size, expected=expected, media_type=media_type)
+                return await stack.enter_async_context(opening)
+            except Unavailable:
+                if pause > _RETRY_MOST_S:
+                    raise
+            await trio.sleep(pause)
+            pause *= 2
+
     def status(self, ref: str) -> Awaitable[IngestStatus]:
         """Raises NotFound."""
         return self._call(t.INGESTS_GET, m.GetIngest(ref))
@@ -213,6 +262,22 @@ class IngestWriter:
         request = m.WriteIngest(self.handle, offset, data)
         written = await self._caller.call(t.INGESTS_WRITE, request, self._context)
         self.offset = written.offset
+
+
+def _pieces(data: Any) -> Any:
+    if isinstance(data, bytes | bytearray | memoryview):
+        view = memoryview(data).cast("B")
+        return (bytes(view[at : at + m.MAX_WRITE_BYTES]) for at in range(0, len(view), m.MAX_WRITE_BYTES))
+    return data
+
+
+async def _after(pieces: Any, offset: int) -> AsyncGenerator[bytes, None]:
+    """The pieces without their first `offset` bytes."""
+    async with aclosing(_each(pieces)) as each:
+        async for piece in each:
+            if offset < len(piece):
+                yield piece[offset:]
+            offset = max(0, offset - len(piece))
 
 
 async def _each(pieces: Any) -> AsyncGenerator[bytes, None]:

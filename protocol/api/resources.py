@@ -6,6 +6,7 @@ its result can be awaited once the transaction's block has ended.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
@@ -33,26 +34,48 @@ class Resource:
     def _call(self, method: Method[Q, A], request: Q) -> Awaitable[Any]:
         return self._caller.call(method, request, self._context)
 
-    async def _pages(self, method: Method[Q, Any], request: Q) -> AsyncIterator[Any]:
+    def _pages(self, method: Method[Q, Any], request: Q) -> AsyncIterator[Any]:
         """Every item of a list, page by page: each that exists throughout once, none twice."""
-        while True:
-            page = await self._call(method, request)
-            for item in page.items:
-                yield item
-            if not page.next:
-                return
-            request = msgspec.structs.replace(request, after=page.next)
+        return _Pages(self, method, request)
 
     @asynccontextmanager
     async def _streamed(self, method: Method[Q, Any], request: Q) -> AsyncIterator[AsyncIterator[Any]]:
         async with self._caller.stream(method, request, self._context) as stream:
+            yield _Flattened(stream.__aiter__())
 
-            async def items() -> AsyncIterator[Any]:
-                async for chunk in stream:
-                    for item in chunk:
-                        yield item
 
-            yield items()
+class _Pages(AsyncIterator[Any]):
+    """Not a generator: whoever leaves the loop early leaves nothing that would have to be closed."""
+
+    def __init__(self, resource: Resource, method: Method[Any, Any], request: Any) -> None:
+        self._resource = resource
+        self._method = method
+        self._request = request
+        self._items: deque[Any] = deque()
+        self._ended = False
+
+    async def __anext__(self) -> Any:
+        while not self._items:
+            if self._ended:
+                raise StopAsyncIteration
+            page = await self._resource._call(self._method, self._request)
+            self._items.extend(page.items)
+            self._ended = not page.next
+            self._request = msgspec.structs.replace(self._request, after=page.next)
+        return self._items.popleft()
+
+
+class _Flattened(AsyncIterator[Any]):
+    """The items of a stream whose chunks are lists of them."""
+
+    def __init__(self, chunks: AsyncIterator[Any]) -> None:
+        self._chunks = chunks
+        self._items: deque[Any] = deque()
+
+    async def __anext__(self) -> Any:
+        while not self._items:
+            self._items.extend(await anext(self._chunks))
+        return self._items.popleft()
 
 
 class Namespaces(Resource):

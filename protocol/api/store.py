@@ -10,7 +10,7 @@ import trio
 
 from .. import messages as m
 from .. import methods as t
-from ..errors import FailedPrecondition, NotFound, OrlopError
+from ..errors import FailedPrecondition, NotFound, OrlopError, Unavailable
 from ..identifiers import DEFAULT_NAMESPACE
 from ..messages import Context
 from ..records import Image, Lease
@@ -64,8 +64,13 @@ class Store:
         if self.context.lease is not None:
             yield self
             return
-        lease = await self.leases.create("", labels, expires_in_s=expires_in_s)
+        # Shielded: a lease of which nobody heard would stand until it expires.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_LEASE_S) as patience:
+            lease = await self.leases.create("", labels, expires_in_s=expires_in_s)
+        if patience.cancelled_caught:
+            raise Unavailable(f"no lease within {_END_LEASE_S} s")
         try:
+            await trio.lowlevel.checkpoint()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._renew, lease, expires_in_s)
                 try:
