@@ -8,10 +8,10 @@ the file. Source: DESIGN 6, spec content.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any
 
 import msgspec
 import structlog
@@ -26,62 +26,30 @@ from ..protocol.messages import (
     GetIngest,
     ListIngests,
     ListRecords,
-    OpenContent,
-    OpenedContent,
     OpenIngest,
     Page,
 )
 from ..protocol.records import ContentInfo, IngestStatus
-from ..protocol.service import Reply
 from ..protocol.world import Work, World
 from ..storage.blobs import ledger
-from ..storage.blobs.local import IngestFile, LocalBlobs, disk_error
+from ..storage.blobs.local import IngestFile, LocalBlobs, Progress, disk_error
 from ..storage.blobs.sharing import Sharing
 from ..storage.engine import Engine, Transaction
-from ..storage.tables import CONTENT, INGESTS, PAGE_BYTES, IngestRecord, page_namespaces
+from ..storage.tables import INGESTS, PAGE_BYTES, IngestRecord, page_namespaces
 from . import ingest_plans as plans
 from .adopting import AdoptingWriter
-from .content import damaged, wrong_digest
+from .content import wrong_digest
 from .ingest import Writer
 from .listing import INGEST_RECORDS
+from .reading import BlobReads
 from .storage import Rejected, StorageActor
 
-__all__ = ["ContentActor", "OpenReader", "PreparedCommit"]
+__all__ = ["ContentActor", "PreparedCommit"]
 
 log = structlog.get_logger("orlop.content")
 
 _PAGE = 200
-
-
-class OpenReader:
-    """A blob held open for a connection. Closing waits for a read under way to end."""
-
-    def __init__(self, blobs: LocalBlobs, world: World, fd: int, size: int) -> None:
-        self.size = size
-        self._blobs = blobs
-        self._world = world
-        self._fd = fd
-        self._users = 0
-        self._closed = False
-
-    async def read(self, offset: int, count: int) -> bytes:
-        return await self._world.workers.run(Work.BYTES, self._blobs.read, self._fd, offset, count)
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if self._closed and not self._users:
-                self._blobs.close(self._fd)
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            if not self._users:
-                self._blobs.close(self._fd)
+_MOST_HASHED = 256
 
 
 class PreparedCommit:
@@ -110,9 +78,11 @@ class ContentActor:
         self._blobs = blobs
         self._world = world
         self._policy = policy
+        self.reads = BlobReads(storage, blobs, world)
         self._locks: dict[tuple[str, str], int] = {}  # (namespace, ref) -> since when, in nanoseconds
         self._writers: dict[tuple[str, str], Writer] = {}
         self._nursery: trio.Nursery | None = None
+        self._hashed: OrderedDict[int, Progress] = OrderedDict()  # of ingests that were kept, by generation
         self._taken_back: dict[tuple[str, str], trio.Event] = {}  # locked by us, for as long as a rename takes
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -186,7 +156,8 @@ class ContentActor:
             if fresh:
                 file, updated_at = self._blobs.new_ingest(record.generation, _algorithm(record)), record.updated_at
             else:
-                file, updated_at = await self._world.workers.run(Work.BYTES, self._resumed, record)
+                known = self._hashed.pop(record.generation, None)
+                file, updated_at = await self._world.workers.run(Work.BYTES, self._resumed, record, known)
         except OSError as error:
             del self._locks[lock]
             raise disk_error(error, f"ingest {quote(request.ref)}") from error
@@ -236,6 +207,9 @@ class ContentActor:
         def ended() -> None:
             del self._locks[lock]
             del self._writers[lock]
+            self._hashed[record.generation] = file.progress()
+            if len(self._hashed) > _MOST_HASHED:
+                self._hashed.popitem(last=False)
 
         assert self._nursery is not None
         writer = Writer(lock[0], record, file, self._world, ended, self._is_current)
@@ -396,56 +370,6 @@ class ContentActor:
                 items.append(await self._status(record))
         return Page(items, following)
 
-    # reading
-
-    async def open_content(self, request: OpenContent, context: Context) -> OpenedContent | Reply:
-        """The bytes of a small blob, or a fresh descriptor of a file. Raises NotFound, DataLoss (found damaged).
-
-        Cancellation: no descriptor is left behind.
-        """
-        check_digest(request.digest)
-        with self._storage.view() as view:
-            info = await CONTENT.get(view, context.namespace or "", request.digest)
-            blob = await ledger.find_blob(view, request.digest)
-            if blob is None:
-                raise NotFound(f"bytes of content {request.digest}")
-            if blob.damaged:
-                raise damaged(info)
-            if not blob.generation:
-                return OpenedContent(blob.size, await ledger.small_bytes(view, request.digest))
-        try:
-            fd = await self._world.workers.run(Work.FILES, self._blobs.open_blob, request.digest, blob.generation)
-        except OSError as error:
-            raise disk_error(error, f"content {request.digest}") from error
-        return Reply(OpenedContent(blob.size, descriptor=True), fd)
-
-    @asynccontextmanager
-    async def reading(self, digest: str, context: Context) -> AsyncIterator[tuple[int, Any]]:
-        """(size, `read(offset, count)`) of a blob, while the block runs."""
-        opened = await self.open_content(OpenContent(digest), context)
-        if isinstance(opened, OpenedContent):
-            data = opened.data or b""
-
-            async def slice_(offset: int, count: int) -> bytes:
-                return data[offset : offset + count]
-
-            yield opened.size, slice_
-            return
-        fd = opened.descriptor
-        assert isinstance(opened.result, OpenedContent)
-
-        async def read(offset: int, count: int) -> bytes:
-            return await self._world.workers.run(Work.BYTES, self._blobs.read, fd, offset, count)
-
-        try:
-            yield opened.result.size, read
-        finally:
-            self._blobs.close(fd)
-
-    def open_reader(self, fd: int, size: int) -> OpenReader:
-        """A blob that stays open between calls; it closes the descriptor."""
-        return OpenReader(self._blobs, self._world, fd, size)
-
     def _take_lock(self, namespace: str, ref: str) -> tuple[str, str]:
         if self._nursery is None:
             raise Unavailable("the content store is not running")
@@ -457,12 +381,12 @@ class ContentActor:
         self._locks[lock] = now
         return lock
 
-    def _resumed(self, record: IngestRecord) -> tuple[IngestFile, int]:
+    def _resumed(self, record: IngestRecord, known: Progress | None) -> tuple[IngestFile, int]:
         """The file, and when it was last written to."""
         if record.sealed:
             self._blobs.unseal(record.generation, record.sealed)
         status = self._blobs.ingest_status(record.generation, record.sealed)
-        file = self._blobs.resume_ingest(record.generation, _algorithm(record))
+        file = self._blobs.resume_ingest(record.generation, _algorithm(record), known)
         modified = status[1] if status is not None and file.offset else 0
         return file, max(record.updated_at, modified)
 

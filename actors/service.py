@@ -29,12 +29,13 @@ from ..storage.engine import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS, 
 from . import batch, containers, content, images, leases, listing, namespaces, sandboxes
 from .actor import Result
 from .adopting import AdoptingWriter
-from .content_actor import ContentActor, OpenReader, PreparedCommit
+from .content_actor import ContentActor, PreparedCommit
 from .events import EventsActor
 from .gc import Collector
 from .ingest import Writer
 from .introspection import Introspection
 from .planning import Plans
+from .reading import OpenReader
 from .storage import StorageActor
 from .transfer import TransferActor
 from .verification import Verifier
@@ -245,8 +246,8 @@ class StoreService:
                 self._quiet.set()
 
     def reading(self, digest: str, context: Context) -> AbstractAsyncContextManager[tuple[int, Any]]:
-        """A blob open for reading in this process. See ContentActor.reading."""
-        return self._content.reading(digest, context)
+        """A blob open for reading in this process. See BlobReads.reading."""
+        return self._content.reads.reading(digest, context)
 
     # images and leases
 
@@ -312,7 +313,7 @@ class StoreService:
             with reader.in_use():
                 await _emit_range(request, reader.size, reader.read, emit)
             return Empty()
-        async with self._content.reading(request.digest, context) as (size, read):
+        async with self._content.reads.reading(request.digest, context) as (size, read):
             await _emit_range(request, size, read, emit)
         return Empty()
 
@@ -320,11 +321,11 @@ class StoreService:
         assert isinstance(session, StoreSession)
         if session.full():
             raise FailedPrecondition(f"more than {MAX_OPEN} writers and readers open on one connection")
-        opened = await self._content.open_content(request, context)
+        opened = await self._content.reads.open(request, context)
         if request.descriptor or not isinstance(opened, Reply):
             return opened
         assert isinstance(opened.result, m.OpenedContent)
-        reader = self._content.open_reader(opened.descriptor, opened.result.size)
+        reader = self._content.reads.open_reader(opened.descriptor, opened.result.size)
         return m.OpenedContent(reader.size, reader=session.add_reader(reader))
 
     async def _close_content(self, request: m.CloseContent, _: Context, session: Session) -> Result:

@@ -307,7 +307,7 @@ class TransferActor:
         return data
 
     async def _read(self, context: Context, descriptor: Descriptor) -> bytes:
-        async with self._content.reading(descriptor.digest, context) as (size, read):
+        async with self._content.reads.reading(descriptor.digest, context) as (size, read):
             if size != descriptor.size:
                 raise FailedPrecondition(
                     f"{descriptor.digest} has {size} bytes here, its descriptor says {descriptor.size}"

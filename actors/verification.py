@@ -80,7 +80,7 @@ class Verifier:
         """
         with self._storage.view() as view:
             blob = await ledger.find_blob(view, digest)
-        async with self._content.reading(digest, context) as (size, read):
+        async with self._content.reads.reading(digest, context) as (size, read):
             digester = new_digester(split_digest(digest)[0])
             held = b""
             for at in range(0, size, MAX_CHUNK_BYTES):
@@ -133,7 +133,7 @@ class Verifier:
         return state
 
     async def _intact(self, digest: str, context: Context, emit: Emit, pace: _Pace) -> bool:
-        opened = await self._content.open_content(OpenContent(digest), context)
+        opened = await self._content.reads.open(OpenContent(digest), context)
         digester = new_digester(split_digest(digest)[0])
         if isinstance(opened, OpenedContent):
             digester.update(opened.data or b"")

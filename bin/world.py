@@ -82,6 +82,9 @@ class RealFiles:
     def write(self, fd: int, data: bytes | memoryview) -> int:
         return os.write(fd, data)
 
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
     def pread(self, fd: int, count: int, offset: int) -> bytes:
         return os.pread(fd, count, offset)
 

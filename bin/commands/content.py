@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import click
@@ -19,6 +20,8 @@ from ..session import Session
 from ..world import RealClock
 from .listing import ListOptions, list_options, print_labels, run_list
 from .options import for_each, json_option, parse_labels
+from .progress import transfer_bar
+from .pull import pull
 
 __all__ = ["content"]
 
@@ -97,12 +100,14 @@ def get(session: Session, digest: str, offset: int, length: int | None, output: 
         async with store.content.open(digest) as reader:
             end = reader.size if length is None else min(reader.size, offset + length)
             at = offset
-            while at < end:
-                data = await reader.read_at(at, min(_PIECE, end - at))
-                if not data:
-                    raise FailedPrecondition(f"content {digest} ended at {at} of {reader.size} bytes")
-                await trio.to_thread.run_sync(output.write, data)
-                at += len(data)
+            with transfer_bar("reading", max(0, end - at)) as advance:
+                while at < end:
+                    data = await reader.read_at(at, min(_PIECE, end - at))
+                    if not data:
+                        raise FailedPrecondition(f"content {digest} ended at {at} of {reader.size} bytes")
+                    await trio.to_thread.run_sync(output.write, data)
+                    at += len(data)
+                    advance(len(data))
         await trio.to_thread.run_sync(output.flush)
 
     session.run(run)
@@ -194,7 +199,8 @@ def ingest(
                 try:
                     if writer.offset:
                         await writer.truncate()  # what an earlier attempt left is not these bytes
-                    await writer.write_many(_pieces(file))
+                    with transfer_bar("ingesting", expected_size or None) as advance:
+                        await writer.write_many(_pieces(file, advance))
                     stored = await writer.commit(size=expected_size, expected=expected_digest, labels=given)
                 except AlreadyExists:
                     raise
@@ -247,11 +253,13 @@ def active(session: Session, options: ListOptions) -> None:
     )
 
 
-async def _pieces(file: BinaryIO) -> Any:
+async def _pieces(file: BinaryIO, advance: Callable[[int], None]) -> Any:
     while piece := await trio.to_thread.run_sync(file.read, _PIECE, abandon_on_cancel=file is sys.stdin.buffer):
         yield piece
+        advance(len(piece))
 
 
+content.add_command(pull, "fetch")
 for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del"))):
     for alias in aliases:
         content.add_command(command, alias)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
 from ...protocol.messages import PullProgress, PullState
 
-__all__ = ["PullDisplay", "open_display"]
+__all__ = ["PullDisplay", "open_display", "transfer_bar"]
 
 _ENDED = (PullState.COMPLETE, PullState.EXISTS)
 
@@ -88,3 +88,18 @@ def open_display(quiet: bool) -> Iterator[PullDisplay]:
             yield bars
     else:
         yield _Lines()
+
+
+@contextmanager
+def transfer_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error for bytes that pass, where somebody can see it; advance it by each piece's length."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)

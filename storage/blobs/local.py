@@ -12,14 +12,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ...protocol.errors import NotFound, OrlopError, OutOfRange, ResourceExhausted, Unavailable
 from ...protocol.messages import MAX_INLINE_BYTES
 from ...protocol.world import Files
 from .ledger import blob_path, ingest_path
 
-__all__ = ["Digester", "IngestFile", "LocalBlobs", "disk_error", "new_digester"]
+__all__ = ["Digester", "IngestFile", "LocalBlobs", "Progress", "disk_error", "new_digester"]
 
 ALGORITHMS: Final = ("sha256", "sha384", "sha512")
 _READ_BYTES: Final = 1024 * 1024
@@ -29,10 +29,19 @@ _FLUSH_BYTES: Final = 8 * 1024 * 1024  # begin writing to disk this often, so th
 class Digester(Protocol):
     def update(self, data: bytes, /) -> None: ...
     def hexdigest(self) -> str: ...
+    def copy(self) -> Digester: ...
 
 
 def new_digester(algorithm: str) -> Digester:
     return hashlib.new(algorithm, usedforsecurity=True)
+
+
+class Progress(NamedTuple):
+    """How far an ingest's bytes are hashed."""
+
+    algorithm: str
+    offset: int
+    digester: Digester
 
 
 class IngestFile:
@@ -60,10 +69,14 @@ class IngestFile:
         """Whether `append` of so many bytes only copies and hashes them, without touching the disk."""
         return self._fd < 0 and self.offset + count <= MAX_INLINE_BYTES
 
-    def resume(self) -> None:
-        """Hash what is there and go on after it. Long for a long file."""
+    def resume(self, known: Progress | None = None) -> None:
+        """Go on after what is there. It is hashed again, which is long for a long file, unless what is known of an
+        earlier writer's progress covers exactly this many bytes."""
         self._open()
         at = 0
+        if known is not None and self._files.size(self._fd) == known.offset and known.algorithm == self.algorithm:
+            self._digester = known.digester.copy()
+            at = known.offset
         while data := self._files.pread(self._fd, _READ_BYTES, at):
             self._digester.update(data)
             at += len(data)
@@ -98,6 +111,10 @@ class IngestFile:
         self._memory.clear()
         self.offset = self._flushed = 0
         self._digester = new_digester(self.algorithm)
+
+    def progress(self) -> Progress:
+        """What a later writer needs in order not to hash these bytes again."""
+        return Progress(self.algorithm, self.offset, self._digester)
 
     def digest(self) -> str:
         return f"{self.algorithm}:{self._digester.hexdigest()}"
@@ -180,11 +197,11 @@ class LocalBlobs:
         """Nothing yet, neither in memory nor on disk. Does not block."""
         return IngestFile(self._files, self._path(ingest_path(generation)), algorithm)
 
-    def resume_ingest(self, generation: int, algorithm: str) -> IngestFile:
+    def resume_ingest(self, generation: int, algorithm: str, known: Progress | None = None) -> IngestFile:
         """With the bytes that an earlier writer left."""
         file = self.new_ingest(generation, algorithm)
         try:
-            file.resume()
+            file.resume(known)
         except BaseException:
             file.close()
             raise
