@@ -43,6 +43,8 @@ tools:
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.metadata
+	$(BIN)/python -m benchmarks.content
 
 # Longer than a change can wait for: more kills, more histories.
 soak: $(VENV)/.test

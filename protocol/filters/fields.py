@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..records import Container, ContentInfo, Event, Image, Lease, Opaque, Sandbox, SnapshotInfo
+from ..records import Any_, Container, ContentInfo, Event, Image, Lease, Opaque, Sandbox, SnapshotInfo
 
 __all__ = [
     "CONTAINER",
@@ -143,7 +143,7 @@ def _absent(_: object) -> str | None:
 
 
 def _inside(value: Any, path: tuple[str, ...]) -> str | None:
-    while isinstance(value, msgspec.Struct) and not isinstance(value, Opaque):
+    while isinstance(value, msgspec.Struct) and not isinstance(value, Opaque | Any_):
         if not path:
             return None
         value, path = getattr(value, _attributes(type(value)).get(path[0], ""), None), path[1:]
