@@ -90,16 +90,29 @@ class ContentActor:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await self._take_back_unfinished_commits()
+            await self._settle_what_a_crash_left()
             await trio.sleep_forever()
 
-    async def _take_back_unfinished_commits(self) -> None:
-        """What a crash left between a rename and its transaction: the file gets its ingest's name again. Only
-        unfinished records are looked at, beside whatever else goes on; an ingest that is open is left to its writer.
+    async def _settle_what_a_crash_left(self) -> None:
+        """Beside whatever else goes on. Between a rename and its transaction: the file gets its ingest's name again
+        (an ingest that is open is left to its writer). A file whose ingest ended: it is removed. One that has a
+        record had it before its file, so what is listed first and then not found has ended.
         """
+        try:
+            unknown = set(await self._world.workers.run(Work.FILES, self._blobs.ingest_files))
+        except OSError as error:
+            log.error("the folder of ingests cannot be read", error=str(error))
+            unknown = set()
         async with aclosing(_ingests(self._storage)) as found:
             async for namespace, record in found:
+                unknown.discard(ledger.ingest_path(record.generation))
                 await self._take_back(namespace, record)
+        if unknown:
+            log.warning("files of ingests that ended were left by a crash, and are removed", count=len(unknown))
+            try:
+                await self._world.workers.run(Work.FILES, self._blobs.remove, sorted(unknown))
+            except OSError as error:  # the next start tries again
+                log.error("files of ended ingests are left as they are", error=str(error))
 
     async def _take_back(self, namespace: str, record: IngestRecord) -> None:
         lock = (namespace, record.ref)

@@ -36,7 +36,8 @@ async def create(txn: Transaction, request: CreateImage, context: Context) -> ms
     namespace = context.namespace or ""
     now = txn.now_ns if request.source_date_epoch is None else request.source_date_epoch
     image = _checked(Image(request.name, request.target, request.labels, now, now))
-    await _join_lease(txn, namespace, context.lease, request.name, request.labels)
+    if GC_EXPIRE in request.labels:
+        await join_lease(txn, namespace, context.lease, LeaseResource(request.name, "images"))
     stored = await IMAGES.insert(txn, namespace, request.name, image)
     await append_event(txn, namespace, ImageCreate(request.name, image.labels))
     return stored
@@ -49,7 +50,8 @@ async def update(txn: Transaction, request: UpdateImage, context: Context) -> ms
     before = await IMAGES.get(txn, namespace, request.name)
     now = txn.now_ns if request.source_date_epoch is None else request.source_date_epoch
     image = _checked(_merged(before, request, now))
-    await _join_lease(txn, namespace, context.lease, request.name, image.labels)
+    if GC_EXPIRE in image.labels or _gives_expiry(request):
+        await join_lease(txn, namespace, context.lease, LeaseResource(request.name, "images"))
     stored = await IMAGES.replace(txn, namespace, request.name, image)
     if may_free(namespace, before, image):
         txn.made_garbage()  # the reference implementation waits for the next delete; what was dropped stays
@@ -121,12 +123,11 @@ def _checked(image: Image) -> Image:
     )
 
 
-async def _join_lease(
-    txn: Transaction, namespace: str, lease: str | None, name: str, labels: Mapping[str, str]
-) -> None:
-    """An image joins the request's lease only if it carries the expire label. Source: spec metadata 12.6."""
-    if lease is not None and GC_EXPIRE in labels:
-        await join_lease(txn, namespace, lease, LeaseResource(name, "images"))
+def _gives_expiry(request: UpdateImage) -> bool:
+    """Whether the update sets the expire label, be it to nothing: that counts, too. Source: spec metadata 12.6."""
+    if request.mask and f"labels.{GC_EXPIRE}" in request.mask:
+        return True
+    return GC_EXPIRE in request.labels and (not request.mask or "labels" in request.mask)
 
 
 PLANS: Mapping[type[msgspec.Struct], Plan] = {

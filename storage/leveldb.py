@@ -100,6 +100,7 @@ class LevelDBStore:
             if name != "LOCK":
                 posix.sync_path(self._files, f"{self._path}/{name}")
         self._files.sync_folder(self._path)
+        self._files.sync_folder(self._root)  # before the marker: it may never stand without what it speaks of
         posix.write_file(self._files, self._ready, b"The database in metadata/ was made completely.\n")
         self._files.sync_folder(self._root)
 

@@ -141,11 +141,12 @@ class IngestFile:
         self._files.sync(self._fd)
 
     def keep(self, updated_at: int) -> None:
-        """Sync what was written, and remember when that was: the status survives a reopen."""
+        """Sync what was written and its name, and remember when that was: the status survives a reopen."""
         if self._fd < 0 and not self.offset:
             return
         self.sync()
         self._files.set_modified(self.path, updated_at)
+        self._files.sync_folder(os.path.dirname(self.path))
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -276,13 +277,20 @@ class LocalBlobs:
     def close(self, fd: int) -> None:
         self._files.close(fd)
 
+    def ingest_files(self) -> list[str]:
+        """The paths of all files in the ingests' folder."""
+        return [f"ingests/{name}" for name in self._files.list_folder(self._path("ingests"))]
+
     def remove(self, paths: list[str]) -> None:
-        """Unlink files of the removal queue; one that is gone already is fine."""
+        """Unlink files, durably: who strikes them off a queue afterwards never meets them again. One that is gone
+        already is fine."""
         for path in paths:
             try:
                 self._files.unlink(self._path(path))
             except FileNotFoundError:
                 pass
+        for folder in {os.path.dirname(path) for path in paths}:
+            self._files.sync_folder(self._path(folder))
 
     def _path(self, inside: str) -> str:
         return f"{self._root}/{inside}"
