@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 
 import msgspec
 import structlog
 import trio
 
-from ..protocol.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from ..protocol.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OrlopError, Unavailable
 from ..protocol.identifiers import check_digest, check_name, check_request_namespace, quote, split_digest
 from ..protocol.labels import check_labels
 from ..protocol.messages import (
@@ -32,7 +32,7 @@ from ..protocol.messages import (
 from ..protocol.records import ContentInfo, IngestStatus
 from ..protocol.world import Work, World
 from ..storage.blobs import ledger
-from ..storage.blobs.local import IngestFile, LocalBlobs, Progress, disk_error
+from ..storage.blobs.local import IngestFile, LocalBlobs, Progress, disk_error, disk_errors
 from ..storage.blobs.sharing import Sharing
 from ..storage.engine import Engine, Transaction
 from ..storage.tables import INGESTS, PAGE_BYTES, IngestRecord, page_namespaces
@@ -103,16 +103,16 @@ class ContentActor:
         except OSError as error:
             log.error("the folder of ingests cannot be read", error=str(error))
             unknown = set()
-        async with aclosing(_ingests(self._storage)) as found:
-            async for namespace, record in found:
-                unknown.discard(ledger.ingest_path(record.generation))
-                await self._take_back(namespace, record)
-        if unknown:
-            log.warning("files of ingests that ended were left by a crash, and are removed", count=len(unknown))
-            try:
+        try:
+            async with aclosing(_ingests(self._storage)) as found:
+                async for namespace, record in found:
+                    unknown.discard(ledger.ingest_path(record.generation))
+                    await self._take_back(namespace, record)
+            if unknown:
+                log.warning("files of ingests that ended were left by a crash, and are removed", count=len(unknown))
                 await self._world.workers.run(Work.FILES, self._blobs.remove, sorted(unknown))
-            except OSError as error:  # the next start tries again
-                log.error("files of ended ingests are left as they are", error=str(error))
+        except (OSError, OrlopError) as error:
+            log.error("what a crash left stays until the next start", error=str(error))
 
     async def _take_back(self, namespace: str, record: IngestRecord) -> None:
         lock = (namespace, record.ref)
@@ -278,7 +278,7 @@ class ContentActor:
         finally:
             if commit is not None and commit.recorded is False and commit.sealed:
                 # Certainly not recorded: the bytes go back to where a resume finds them.
-                with trio.CancelScope(shield=True):
+                with trio.CancelScope(shield=True), suppress(OSError):  # else the next open does it
                     await self._world.workers.run(
                         Work.FILES, self._blobs.unseal, writer.record.generation, commit.sealed
                     )
@@ -417,7 +417,10 @@ class ContentActor:
         return file
 
     async def _status(self, record: IngestRecord) -> IngestStatus:
-        found = await self._world.workers.run(Work.FILES, self._blobs.ingest_status, record.generation, record.sealed)
+        with disk_errors(f"ingest {quote(record.ref)}"):
+            found = await self._world.workers.run(
+                Work.FILES, self._blobs.ingest_status, record.generation, record.sealed
+            )
         size, modified = found or (0, 0)
         return IngestStatus(
             ref=record.ref,

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
+import structlog
 import trio
 
-from ..protocol.errors import InvalidArgument
+from ..protocol.errors import InvalidArgument, OrlopError
 from ..protocol.filters.fields import EVENT
 from ..protocol.filters.matching import Matcher, compile_filters
 from ..protocol.identifiers import check_identifier, check_topic
@@ -28,6 +29,8 @@ from .listing import RawPage
 from .storage import Durable, StorageActor
 
 __all__ = ["PLANS", "EventsActor", "JournalLimits"]
+
+log = structlog.get_logger("orlop.events")
 
 _TRIM_AT_ONCE = 500
 _READ_AT_ONCE = 200
@@ -54,7 +57,10 @@ class EventsActor:
     async def run(self) -> None:
         """Trims the journal now and then. Ends when cancelled."""
         while True:
-            await self.trim()
+            try:
+                await self.trim()
+            except OrlopError as error:
+                log.warning("the journal was not trimmed", error=str(error))
             await trio.sleep(_TRIM_EVERY_S)
 
     async def trim(self) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -180,7 +180,8 @@ class Collector:
         return await promise.wait()
 
     async def run(self) -> None:
-        with self._storage.view() as view:
+        dirty = True
+        with suppress(OrlopError), self._storage.view() as view:  # not readable: then find out by collecting
             dirty = await dirty_mark(view) is not None
         if not dirty:
             await self._wait()
@@ -193,7 +194,7 @@ class Collector:
                 log.error("a collection failed; nothing alive was touched", error=str(error))
                 for promise in waiting:
                     promise.fail(Unavailable(f"the collection failed: {error}"))
-                await trio.sleep(RETRY_S)
+                await self._rest()
                 continue
             except BaseException:
                 for promise in waiting:
@@ -203,6 +204,13 @@ class Collector:
             for promise in waiting:
                 promise.succeed(result)
             await self._wait()
+
+    async def _rest(self) -> None:
+        """After a failure: for a while, or until somebody asks."""
+        with trio.move_on_after(RETRY_S):
+            while not self._waiting:
+                self._woken = trio.Event()
+                await self._woken.wait()
 
     async def _wait(self) -> None:
         """Until there is something to do: at once when asked or when something expires, after a pause when

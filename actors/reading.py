@@ -15,7 +15,7 @@ from ..protocol.messages import Context, OpenContent, OpenedContent
 from ..protocol.service import Reply
 from ..protocol.world import Work, World
 from ..storage.blobs import ledger
-from ..storage.blobs.local import LocalBlobs, disk_error
+from ..storage.blobs.local import LocalBlobs, disk_errors
 from ..storage.engine import Engine
 from ..storage.tables import CONTENT
 from .content import damaged
@@ -35,7 +35,8 @@ class OpenReader:
         self._closed = False
 
     async def read(self, offset: int, count: int) -> bytes:
-        return await self._world.workers.run(Work.BYTES, self._blobs.read, self._fd, offset, count)
+        """Exactly `count` bytes. Raises OutOfRange, Unavailable (the disk cannot read them)."""
+        return await _read(self._world, self._blobs, self._fd, offset, count)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -75,10 +76,8 @@ class BlobReads:
                 raise damaged(info)
             if not blob.generation:
                 return OpenedContent(blob.size, await ledger.small_bytes(view, request.digest))
-        try:
+        with disk_errors(f"content {request.digest}"):
             fd = await self._world.workers.run(Work.FILES, self._blobs.open_blob, request.digest, blob.generation)
-        except OSError as error:
-            raise disk_error(error, f"content {request.digest}") from error
         return Reply(OpenedContent(blob.size, descriptor=True), fd)
 
     @asynccontextmanager
@@ -97,7 +96,7 @@ class BlobReads:
         assert isinstance(opened.result, OpenedContent)
 
         async def read(offset: int, count: int) -> bytes:
-            return await self._world.workers.run(Work.BYTES, self._blobs.read, fd, offset, count)
+            return await _read(self._world, self._blobs, fd, offset, count)
 
         try:
             yield opened.result.size, read
@@ -107,3 +106,8 @@ class BlobReads:
     def open_reader(self, fd: int, size: int) -> OpenReader:
         """A blob that stays open between calls; it closes the descriptor."""
         return OpenReader(self._blobs, self._world, fd, size)
+
+
+async def _read(world: World, blobs: LocalBlobs, fd: int, offset: int, count: int) -> bytes:
+    with disk_errors(f"reading {count} bytes at {offset}"):
+        return await world.workers.run(Work.BYTES, blobs.read, fd, offset, count)

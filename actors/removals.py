@@ -5,13 +5,15 @@ A crash in between unlinks again, harmlessly: a name in the queue is never given
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 import trio
 
-from ..protocol.errors import OrlopError
+from ..protocol.errors import OrlopError, Unavailable
 from ..protocol.world import Work, World
 from ..storage.blobs import ledger
-from ..storage.blobs.local import LocalBlobs
+from ..storage.blobs.local import LocalBlobs, disk_error
 from ..storage.engine import Transaction
 from .storage import Durable, StorageActor
 
@@ -20,6 +22,7 @@ __all__ = ["RemovalActor"]
 log = structlog.get_logger("orlop.removals")
 
 _REMOVALS_AT_ONCE = 256
+RETRY_S = 1.0
 
 
 class RemovalActor:
@@ -28,52 +31,59 @@ class RemovalActor:
         self._blobs = blobs
         self._world = world
         self._due = trio.Event()
-        self._removed_up_to = 0
+        self._removed_up_to: int | None = None  # not known before the queue was read
         self._removed = trio.Condition()
+        self._failure: OrlopError | None = None  # of an attempt since somebody began to wait
         storage.listen(self._hear)
 
     async def run(self) -> None:
         """Begins with what an earlier run left behind. Ends when cancelled."""
-        with self._storage.view() as view:
-            self._removed_up_to = await ledger.first_removal(view)
         self._due.set()
         while True:
             await self._due.wait()
             self._due = trio.Event()
-            while await self._remove_some():
+            while await self._attempt():
                 pass
 
     async def done(self) -> None:
-        """Wait until every removal queued so far has been carried out."""
+        """Wait until every removal queued so far has been carried out. Raises Unavailable when that fails: what is
+        queued stays so, and is tried again."""
         with self._storage.view() as view:
             pending = await ledger.last_removal(view)
+        self._failure = None
         self._due.set()
         async with self._removed:
-            while self._removed_up_to < pending:
+            while self._removed_up_to is None or self._removed_up_to < pending:
                 await self._removed.wait()
+                if self._failure is not None:
+                    raise Unavailable(str(self._failure), hint="what is queued is tried again")
+
+    async def _attempt(self) -> bool:
+        """Some of the queue; True if there is more to do. A disk or an engine that fails is tried again after a pause,
+        and meanwhile those who wait are told."""
+        try:
+            return await self._remove_some()
+        except OSError as error:
+            failure: OrlopError = disk_error(error, "removing files that nothing refers to any more")
+        except OrlopError as error:
+            failure = error
+        log.error("files could not be removed; trying again later", error=str(failure))
+        async with self._removed:
+            self._failure = failure
+            self._removed.notify_all()
+        await trio.sleep(RETRY_S)
+        return True
 
     async def _remove_some(self) -> bool:
         """Unlink files of the queue, then strike them off; a crash in between unlinks again, harmlessly."""
         with self._storage.view() as view:
+            if self._removed_up_to is None:
+                self._removed_up_to = await ledger.first_removal(view)
             head = await ledger.last_removal(view)
             page = await ledger.page_removals(view, self._removed_up_to, _REMOVALS_AT_ONCE)
         if page:
-            try:
-                await self._world.workers.run(Work.FILES, self._blobs.remove, [removal.path for _, removal in page])
-            except OSError as error:
-                log.error("files could not be removed; trying again later", error=str(error))
-                await trio.sleep(1)
-                return True
-
-            async def strike(txn: Transaction) -> None:
-                ledger.strike_removals(txn, [position for position, _ in page])
-
-            try:
-                await self._storage.transact(strike)
-            except OrlopError as error:
-                log.warning("removed files are still queued", error=str(error))
-                await trio.sleep(1)
-                return True
+            await self._world.workers.run(Work.FILES, self._blobs.remove, [removal.path for _, removal in page])
+            await self._storage.transact(partial(_strike, positions=[position for position, _ in page]))
         async with self._removed:
             self._removed_up_to = page[-1][0] if len(page) == _REMOVALS_AT_ONCE else max(head, self._removed_up_to)
             self._removed.notify_all()
@@ -82,3 +92,7 @@ class RemovalActor:
     def _hear(self, news: Durable) -> None:
         if news.removals:
             self._due.set()
+
+
+async def _strike(txn: Transaction, positions: list[int]) -> None:
+    ledger.strike_removals(txn, positions)

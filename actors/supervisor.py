@@ -23,7 +23,7 @@ from ..protocol.registry.platforms import Platform
 from ..protocol.server import serve_listener
 from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Address, Listener, Work, World
-from ..storage.blobs.local import LocalBlobs
+from ..storage.blobs.local import LocalBlobs, disk_errors
 from ..storage.blobs.sharing import sharing_policy
 from ..storage.engine import KeyValue
 from ..storage.leveldb import LevelDBStore
@@ -74,11 +74,13 @@ async def run_store(
 ) -> AsyncIterator[RunningStore]:
     """Run a store for the length of the block. `engine` stands in for LevelDB, in tests and simulations.
 
-    Raises Unavailable (StoreInUse) when another process has it, DataLoss, FailedPrecondition (newer format).
+    Raises Unavailable (StoreInUse when another process has it, else the disk), ResourceExhausted (it is full),
+    DataLoss, FailedPrecondition (newer format).
     An exception of the body leaves as itself; a failure of the store is StoreFailed with the group as cause.
     """
     root, run = config.root, world.workers.run
-    lock = await run(Work.FILES, StoreLock.take, root, world.files, Holder(world.pid, world.program))
+    with disk_errors(f"store {root}"):
+        lock = await run(Work.FILES, StoreLock.take, root, world.files, Holder(world.pid, world.program))
 
     def announce(addresses: Sequence[Address]) -> None:
         """Say in the lock where others meet us: only once somebody listens there, and no longer than that."""
@@ -86,12 +88,14 @@ async def run_store(
         lock.announce(Holder(world.pid, world.program, socket))
 
     try:
-        opened: KeyValue = (
-            engine if engine is not None else await run(Work.COMMIT, LevelDBStore.open, root, world.files)
-        )
+        with disk_errors(f"store {root}"):
+            opened: KeyValue = (
+                engine if engine is not None else await run(Work.COMMIT, LevelDBStore.open, root, world.files)
+            )
         try:
             blobs = LocalBlobs(root, world.files)
-            await run(Work.FILES, blobs.prepare)
+            with disk_errors(f"store {root}"):
+                await run(Work.FILES, blobs.prepare)
             async with _running(config, world, host, listen, opened, blobs, announce) as running:
                 yield running
         finally:

@@ -403,9 +403,11 @@ class _LocalBlob:
         return self._fd
 
     async def read_at(self, offset: int, count: int) -> bytes:
-        return await self._world.workers.run(
-            Work.BYTES, self._world.files.pread, self._fd, min(count, max(0, self.size - offset)), offset
-        )
+        count = min(count, max(0, self.size - offset))
+        try:
+            return await self._world.workers.run(Work.BYTES, self._world.files.pread, self._fd, count, offset)
+        except OSError as error:
+            raise Unavailable(f"reading {count} bytes at {offset}: {error.strerror}") from error
 
 
 class _HeldBlob:

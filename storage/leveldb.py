@@ -48,11 +48,15 @@ class LevelDBStore:
     def open(cls, root: str, files: Files) -> LevelDBStore:
         """Open or make the database. Blocking. Raises OSError, DataLoss or Unavailable."""
         store = cls(root, files)
-        if files.status(store._ready) is None:
-            store._create()
-        else:
-            store._open(create=False)
-        store._ensure_ballast()
+        try:
+            if files.status(store._ready) is None:
+                store._create()
+            else:
+                store._open(create=False)
+            store._ensure_ballast()
+        except BaseException:
+            store.close()  # else its lock would stay for as long as somebody looks at the error
+            raise
         return store
 
     def snapshot(self) -> _Snapshot:
@@ -119,8 +123,10 @@ class LevelDBStore:
         except plyvel.CorruptionError as error:
             raise DataLoss(f"database {self._path}: {error}") from error
         except plyvel.Error as error:
-            if "lock" in str(error).lower():
+            if "already held" in str(error) or "temporarily unavailable" in str(error):
                 raise Unavailable(f"database {self._path} is in use by another process") from error
+            if isinstance(error, plyvel.IOError) and "No such file" not in str(error):
+                raise Unavailable(f"database {self._path}: {error}", hint="the disk is full or failing") from error
             raise DataLoss(
                 f"database {self._path} does not open: {error}",
                 hint="the folder metadata/ was damaged or changed",

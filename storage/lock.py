@@ -7,6 +7,7 @@ colliding with it. LevelDB's own LOCK is neither relied upon nor opened.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import msgspec
 
@@ -53,14 +54,17 @@ class StoreLock:
         return lock
 
     def announce(self, holder: Holder) -> None:
-        """Write down who holds the store; a hundred bytes, never synced."""
+        """Write down who holds the store; a hundred bytes, never synced. A courtesy: the lock holds without it, and a
+        disk that is full is no reason not to serve."""
         text = msgspec.json.encode(holder) + b"\n"
-        self._files.seek(self._fd, 0)
-        posix.write_all(self._files, self._fd, text)
-        self._files.truncate(self._fd, len(text))
+        with suppress(OSError):
+            self._files.truncate(self._fd, 0)  # half a holder would be none
+            self._files.seek(self._fd, 0)
+            posix.write_all(self._files, self._fd, text)
 
     def release(self) -> None:
-        self._files.truncate(self._fd, 0)
+        with suppress(OSError):
+            self._files.truncate(self._fd, 0)
         self._files.close(self._fd)
 
 

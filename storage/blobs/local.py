@@ -12,6 +12,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol
 
 from ...protocol.errors import NotFound, OrlopError, OutOfRange, ResourceExhausted, Unavailable
@@ -19,7 +21,7 @@ from ...protocol.messages import MAX_INLINE_BYTES
 from ...protocol.world import Files
 from .ledger import blob_path, ingest_path
 
-__all__ = ["Digester", "IngestFile", "LocalBlobs", "Progress", "disk_error", "new_digester"]
+__all__ = ["Digester", "IngestFile", "LocalBlobs", "Progress", "disk_error", "disk_errors", "new_digester"]
 
 ALGORITHMS: Final = ("sha256", "sha384", "sha512")
 _READ_BYTES: Final = 1024 * 1024
@@ -294,6 +296,15 @@ class LocalBlobs:
 
     def _path(self, inside: str) -> str:
         return f"{self._root}/{inside}"
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Raises `disk_error` for an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, what) from error
 
 
 def disk_error(error: OSError, what: str) -> OrlopError:

@@ -23,7 +23,7 @@ from ..support.machines import (
 from ..support.models import DIGESTS, EXPIRE, ImageModel, Place
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-Labels = label_maps(EXPIRE)
+Labels = label_maps(EXPIRE, EXPIRE)
 Annotations = st.dictionaries(st.sampled_from(["k", "x.y/z"]), st.sampled_from(["1", "2", ""]), max_size=2)
 Targets = st.builds(
     orlop.Descriptor, st.just(MANIFEST), st.sampled_from(DIGESTS), st.sampled_from([1, 2**62]), Annotations
@@ -40,7 +40,7 @@ BadTargets = st.sampled_from(
 )
 AnyTargets = usually(Targets, BadTargets)
 Epochs = mostly([None], [0, HOUR_NS, 2 * HOUR_NS])
-Leases = mostly([None, None, "held"], ["gone"])
+Leases = mostly([None, "held"], ["gone"], times=4)
 
 
 class ImageMachine(RecordMachine):

@@ -13,24 +13,32 @@ from msgspec.structs import replace
 
 import orlop
 
-from ..support.machines import LABEL_PATHS, RecordMachine, anywhere, hold, label_maps, masks, mostly, somewhere
+from ..support.machines import LABEL_PATHS, RecordMachine, anywhere, hold, label_maps, masks, mostly, somewhere, usually
 from ..support.models import DIGESTS, EXPIRE, NOW, RENEWED, LeaseModel, Place
 
 Labels = label_maps(EXPIRE)  # an expiry of "1" is none: spec metadata 4
 Lifetimes = mostly([None, None, 1000], [100_000, 0, -1], times=5)
-Entries = st.sampled_from(
-    [
-        orlop.LeaseResource(id_, type_)
-        for id_, type_ in [
-            (DIGESTS[0], "content"), (DIGESTS[2], "content"), ("i", "images"), ("B", "images"), ("r", "ingests"),
-            ("k", "snapshots/native"), ("j", "snapshots/native"), ("k", "snapshots/a"),
-            ("sha256:short", "content"), ("", "images"), ("", "ingests"), ("", "snapshots/native"),
-            ("k", "snapshots"), ("k", "snapshots/"), ("k", "snapshots/a/b"), ("i", "images/x"),
-            (DIGESTS[0], "content/x"), ("r", "ingests/x"),
-            ("c", "containers"), ("l", "leases"), ("s", "sandboxes"), (DIGESTS[0], "Content"), ("r", "ingest"),
-            ("x", ""),
+Entries = usually(
+    st.builds(
+        orlop.LeaseResource, type=st.just("content"), id=st.sampled_from(DIGESTS)
+    ) | st.builds(
+        orlop.LeaseResource,
+        type=st.sampled_from(["images", "ingests", "snapshots/native", "snapshots/a"]),
+        id=st.sampled_from(["i", "B"]),
+    ),
+    st.sampled_from(
+        [
+            orlop.LeaseResource(id_, type_)
+            for id_, type_ in [
+                ("sha256:short", "content"), ("", "images"), ("", "ingests"), ("", "snapshots/native"),
+                ("k", "snapshots"), ("k", "snapshots/"), ("k", "snapshots/a/b"), ("i", "images/x"),
+                (DIGESTS[0], "content/x"), ("r", "ingests/x"),
+                ("c", "containers"), ("l", "leases"), ("s", "sandboxes"), (DIGESTS[0], "Content"), ("r", "ingest"),
+                ("x", ""),
+            ]
         ]
-    ]
+    ),
+    times=3,
 )  # fmt: skip
 
 
@@ -65,6 +73,13 @@ class LeaseMachine(RecordMachine):
 
     @rule(at=somewhere(), labels=Labels, seconds=Lifetimes, mask=masks(*LABEL_PATHS, f"labels.{EXPIRE}"))
     def update(self, at: Place, labels: dict[str, str], seconds: int | None, mask: list[str] | None) -> None:
+        self.changed(at, labels, mask, seconds)
+
+    @rule(at=somewhere(), seconds=Lifetimes)
+    def renew(self, at: Place, seconds: int | None) -> None:
+        self.changed(at, {}, None, seconds)
+
+    def changed(self, at: Place, labels: dict[str, str], mask: list[str] | None, seconds: int | None) -> None:
         self.seconds = seconds
         got = self.ask(lambda: self.of(at[0]).update(at[1], labels, mask, expires_in_s=seconds))
         self.settle(got, self.model.update(at, labels, mask, seconds), at)

@@ -11,7 +11,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,14 +37,6 @@ STATES = 5_000  # from all records of a run, at least
 ROUNDS = 12
 INLINE_BYTES = 16 * 1024
 NOTHING: Any = object()
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder in memory where there is one: the syncs of five thousand starts cost nothing there."""
-    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="orlop-power-cut-", dir=where) as folder:
-        yield Path(folder)
 
 
 @needs_calls

@@ -240,6 +240,8 @@ class ImageModel(Records[orlop.Image]):
             given = target.annotations if target else {}
             aim = replace(aim, annotations=merged(aim.annotations, given, mask, "annotations"))
         after = merged(before.labels, labels, mask, "labels")
+        if f"labels.{EXPIRE}" in (mask or ()):
+            after.setdefault(EXPIRE, "")  # a key that the body lacks is an empty value, which counts: 8.1, rule 3
         image = orlop.Image(at[1], aim, after, before.created_at, NOW if epoch is None else epoch)
         if not self.fits(image):
             return INVALID
