@@ -13,7 +13,7 @@ from orlop.protocol.filters import fields
 from orlop.protocol.filters.grammar import FilterError, Operator, Selector, parse_filter
 from orlop.protocol.filters.matching import compile_filters
 
-MANY = 3000  # texts of each kind
+MANY = 1000  # texts of each kind
 relaxed = settings(deadline=None)  # hypothesis' deadline measures the machine
 
 GRAPHIC = "".join(map(chr, range(0x21, 0x7F))).replace(",", "") + "éöß牛€\u0301\u2160"
