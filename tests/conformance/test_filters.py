@@ -117,6 +117,6 @@ async def test_a_pattern_that_explodes_elsewhere_is_answered(store: orlop.Store)
 @pytest.mark.parametrize("text", ["x" * 65_536, "id==\x00", "id~=\ud800", "id==x,", "id===", '"id"==', "labels."])
 async def test_a_bad_filter_is_refused_and_named(store: orlop.Store, text: str) -> None:
     for listed in (store.images.list, store.containers.list, store.leases.list, store.content.list):
-        with pytest.raises(errors.InvalidArgument, match="filter|carry"):
+        with pytest.raises(errors.InvalidArgument, match=r"filter|carry"):
             [each async for each in listed([text])]
     assert [each async for each in store.images.list()] == []
