@@ -153,8 +153,8 @@ class DockerRegistry:
     def requests(self) -> list[tuple[str, str]]:
         """(method, path with query) of every request since the start or the last `clear`, in log order.
 
-        The registry logs a request when it has handled it, which for a blob may be a moment after the client
-        has the last byte. So a marked request is sent first: its answer comes after its own log line.
+        The registry logs a request when it has handled it, which for a blob may be a moment after the client has the
+        last byte. So the log is read when none of its threads has anything left to do.
         """
         found = self._logged()
         return [item for item in found[self._skip :] if not item[1].startswith(_MARK)]
@@ -175,6 +175,7 @@ class DockerRegistry:
         if self._process is not None:
             self._marks += 1
             self._ask(f"{_MARK}{self._marks}")
+            _wait_until_idle(self._process.pid)
         lines = self._access_log.read_text().splitlines()
         return [(found["method"], found["path"]) for line in lines if (found := _ACCESS.match(line))]
 
@@ -216,6 +217,22 @@ def make_layout(folder: str | os.PathLike[str], *args: str) -> MadeImage:
     """
     out = _run([sys.executable, str(_MAKE_IMAGES), "--out", os.fspath(folder), *args])
     return cast("MadeImage", json.loads(out.splitlines()[-1]))
+
+
+def _wait_until_idle(pid: int) -> None:
+    """Until no thread of the process runs or waits to run. Seen three times in a row: one may wake another and fall
+    asleep between two looks. Where there is no /proc, the marked request before it has to do."""
+    deadline, quiet = time.monotonic() + _START_S, 0
+    while quiet < 3 and time.monotonic() < deadline:
+        tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+        quiet = quiet + 1 if all(_sleeps(stat) for stat in tasks) else 0
+
+
+def _sleeps(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] == "S"
+    except (FileNotFoundError, ProcessLookupError):  # the thread has ended
+        return True
 
 
 def push_layout(
