@@ -203,7 +203,7 @@ class Client:
     # sending
 
     async def _ask(self, method: Method[Any, Any], request: Any, context: Context) -> _Pending:
-        if self._slots.value:
+        if self._slots.value and self._gone is None:  # what is cancelled with its connection hears of the cancellation
             self._slots.acquire_nowait()
         else:
             await self._slots.acquire()

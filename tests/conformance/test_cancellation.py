@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -252,3 +253,17 @@ async def test_a_transaction_may_be_cancelled_anywhere(stores: StoreMaker) -> No
             assert {name[2:] for name in names if name[0] == "a"} == {name[2:] for name in names if name[0] == "b"}
 
         await every_step(together, look)
+
+
+async def test_a_call_that_is_cancelled_together_with_its_connection_is_cancelled(tmp_path: Path) -> None:
+    """It does not tell of the lost connection, which is only how the cancellation came about."""
+    async with StoreMaker("unix", "memory", tmp_path).running() as running:
+        with trio.CancelScope() as scope:
+            async with orlop.connect(running.addresses[0]) as store:
+                scope.cancel()
+                with trio.CancelScope(shield=True), pytest.raises(errors.Unavailable):
+                    while True:
+                        _ = [namespace async for namespace in store.namespaces.list()]
+                await store.leases.create("late")
+                raise AssertionError("the call succeeded")
+        assert scope.cancelled_caught
