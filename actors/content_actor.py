@@ -110,9 +110,17 @@ class ContentActor:
                     await self._take_back(namespace, record)
             if unknown:
                 log.warning("files of ingests that ended were left by a crash, and are removed", count=len(unknown))
-                await self._world.workers.run(Work.FILES, self._blobs.remove, sorted(unknown))
-        except (OSError, OrlopError) as error:
+                await self._remove_leftovers(sorted(unknown))
+        except OrlopError as error:
             log.error("what a crash left stays until the next start", error=str(error))
+
+    async def _remove_leftovers(self, paths: list[str]) -> None:
+        """One by one: what somebody else put there may not be a file, and is in nobody's way."""
+        for path in paths:
+            try:
+                await self._world.workers.run(Work.FILES, self._blobs.remove, [path])
+            except OSError as error:
+                log.error("a file that a crash left stays until the next start", path=path, error=str(error))
 
     async def _take_back(self, namespace: str, record: IngestRecord) -> None:
         lock = (namespace, record.ref)
@@ -193,8 +201,8 @@ class ContentActor:
     async def _unshare(self, adopting: AdoptingWriter, kept: int) -> Writer:
         """An ordinary writer over the first `kept` bytes of what would have been adopted.
 
-        Raises Unavailable (another writer has the ref), NotFound (aborted meanwhile).
-        Cancellation: the ref is free; the ingest starts from nothing when it is opened again.
+        Raises Unavailable (another writer has the ref), FailedPrecondition (another has written to it), NotFound
+        (aborted meanwhile). Cancellation: the ref is free; the ingest starts from nothing when it is opened again.
         """
         namespace, record = adopting.namespace, adopting.record
         lock = self._take_lock(namespace, record.ref)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..protocol.errors import AlreadyExists, NotFound
+from ..protocol.errors import AlreadyExists, FailedPrecondition, NotFound
 from ..protocol.identifiers import quote
 from ..protocol.messages import AbortIngest, Context, Empty, OpenIngest
 from ..protocol.records import ContentInfo, LeaseResource
@@ -130,7 +130,9 @@ async def open_adopting(
 
 async def unshare_ingest(txn: Transaction, namespace: str, record: IngestRecord) -> IngestRecord:
     """An adopting ingest gets a file of its own; what it would have adopted stays kept until it ends."""
-    await _same_ingest(txn, namespace, record)
+    found = await _same_ingest(txn, namespace, record)
+    if not found.adopting:
+        raise FailedPrecondition(f"ingest {quote(record.ref)} has bytes of another writer", hint="open it again")
     backed = msgspec.structs.replace(record, adopting=False, expected="", total=0)
     await INGESTS.replace(txn, namespace, record.ref, backed)
     return backed
@@ -146,7 +148,8 @@ async def adopt_ingest(
         raise NotFound(f"bytes of content {record.held}", hint="open the ingest again, and send them")
     info = await record_blob(txn, context, record.held, blob, labels, record.media_type)
     found = await INGESTS.find(txn, namespace, record.ref)
-    if found is not None and found.generation == record.generation:
+    # It may have bytes of another writer by now: they hold no lock, and the first to write turns it into its own.
+    if found is not None and found.generation == record.generation and found.adopting:
         await _end_ingest(txn, record, context)
     return info
 
@@ -192,10 +195,11 @@ async def commit_file(
     return await record_blob(txn, context, digest, blob, labels, record.media_type)
 
 
-async def _same_ingest(txn: Transaction, namespace: str, record: IngestRecord) -> None:
+async def _same_ingest(txn: Transaction, namespace: str, record: IngestRecord) -> IngestRecord:
     found = await INGESTS.find(txn, namespace, record.ref)
     if found is None or found.generation != record.generation:
         raise NotFound(f"ingest {quote(record.ref)} was aborted")
+    return found
 
 
 async def _end_ingest(txn: Transaction, record: IngestRecord, context: Context) -> None:
