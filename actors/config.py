@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-__all__ = ["JournalConfig", "StoreConfig", "TransferConfig"]
+__all__ = ["JournalConfig", "SnapshotConfig", "StoreConfig", "TransferConfig", "UnpackConfig"]
 
 
 class JournalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,6 +22,26 @@ class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stall_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
 
 
+class SnapshotConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`default`: the snapshotter that is used where none is named; empty: overlayfs where it can be mounted, else
+    native. `mount_options`: added to every overlay."""
+
+    default: str = ""
+    mount_options: list[str] = []
+
+
+class UnpackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one layer may unfold to: bytes, entries, times its own size; and how many seconds it may take. `workers`
+    unpack at once, 0: as many as there are cores."""
+
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 128 * 1024**3
+    max_entries: Annotated[int, msgspec.Meta(ge=1)] = 5_000_000
+    max_ratio: Annotated[int, msgspec.Meta(ge=1)] = 1100
+    max_depth: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    time_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+
+
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`root` is the store's folder. `listen`: `unix:PATH` or `tcp:HOST:PORT`, any number."""
 
@@ -31,6 +51,8 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     journal: JournalConfig = JournalConfig()
     transfer: TransferConfig = TransferConfig()
+    snapshots: SnapshotConfig = SnapshotConfig()
+    unpack: UnpackConfig = UnpackConfig()
     content_sharing_policy: Literal["shared", "isolated"] = "shared"
     """`isolated`: a namespace sends (or is allowed to pull) its own copy of what another has, unless that one is
     shareable."""

@@ -84,6 +84,11 @@ class Pull:
         )
         self.changed.add(descriptor.digest)
 
+    def show_unpacking(self, descriptor: Descriptor, state: PullState, offset: int) -> None:
+        """The layer's download has ended, and what came over the network stays said."""
+        before = self.progress.get(descriptor.digest)
+        self.show(descriptor, state, offset, 0 if before is None else before.transferred)
+
     async def report(self) -> None:
         """Send what changed since the last time; the newest state of each object only."""
         changed, self.changed = self.changed, set()

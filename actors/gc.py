@@ -42,10 +42,13 @@ from ..storage.references import (
     references,
     resource_node,
 )
+from ..storage.snapshots import has_children
 from .content import drop_content
 from .content_actor import ContentActor
 from .promise import Promise
 from .removals import RemovalActor
+from .snapshot_plans import drop_snapshot
+from .snapshots import SnapshotActor
 from .storage import Durable, Recording, StorageActor
 
 __all__ = ["Collector"]
@@ -160,9 +163,17 @@ class _Graph:
 class Collector:
     """Runs a collection when something was deleted, when something expired, and when asked."""
 
-    def __init__(self, storage: StorageActor, content: ContentActor, removals: RemovalActor, world: World) -> None:
+    def __init__(
+        self,
+        storage: StorageActor,
+        content: ContentActor,
+        snapshots: SnapshotActor,
+        removals: RemovalActor,
+        world: World,
+    ) -> None:
         self._storage = storage
         self._content = content
+        self._snapshots = snapshots
         self._removals = removals
         self._world = world
         self._woken = trio.Event()
@@ -263,6 +274,8 @@ class Collector:
                 break
             after = page[-1].name
         await self._drop_unheld(removed)
+        _, freed = await self._snapshots.drop_unheld()
+        removed.freed += freed
         await self._removals.done()
         if dirty is not None:
             await self._storage.transact(lambda txn: clear_dirty(txn, dirty))
@@ -272,6 +285,7 @@ class Collector:
             images=removed.images,
             ingests=removed.ingests,
             content=removed.content,
+            snapshots=removed.snapshots,
             blobs=removed.blobs,
             freed=removed.freed,
             duration_ms=duration,
@@ -314,6 +328,9 @@ class Collector:
             graph.add(namespace, Kind.CONTAINER, name, tables.CONTAINERS.decode(raw), now)
         async for name, raw in _records(view, namespace, tables.SANDBOXES):
             graph.add(namespace, Kind.SANDBOX, name, tables.SANDBOXES.decode(raw), now)
+        async for name, raw in _records(view, namespace, tables.SNAPSHOTS):
+            graph.sweepable[_Vertex(Kind.SNAPSHOT, name)] = None
+            graph.add(namespace, Kind.SNAPSHOT, name, tables.SNAPSHOTS.decode(raw), now)
         async for name, raw in _records(view, namespace, tables.INGESTS):
             vertex = _Vertex(Kind.INGEST, name)
             graph.sweepable[vertex] = None
@@ -396,7 +413,7 @@ class Collector:
 
 class _Counts:
     def __init__(self) -> None:
-        self.leases = self.images = self.ingests = self.content = self.blobs = self.freed = 0
+        self.leases = self.images = self.ingests = self.content = self.snapshots = self.blobs = self.freed = 0
 
     def count(self, kind: Kind) -> None:
         if kind is Kind.LEASE:
@@ -405,6 +422,8 @@ class _Counts:
             self.images += 1
         elif kind is Kind.INGEST:
             self.ingests += 1
+        elif kind is Kind.SNAPSHOT:
+            self.snapshots += 1
         else:
             self.content += 1
 
@@ -428,6 +447,11 @@ async def _remove(txn: Transaction, namespace: str, vertex: _Vertex) -> bool:
             return False
         await tables.INGESTS.remove(txn, namespace, name)
         await ledger.drop_ingest_files(txn, record)
+    elif vertex.kind is Kind.SNAPSHOT:
+        found = await tables.SNAPSHOTS.find(txn, namespace, name)
+        if found is None or await has_children(txn, namespace, name):
+            return False
+        await drop_snapshot(txn, namespace, found)
     elif vertex.kind is Kind.IMAGE:
         if await tables.IMAGES.find(txn, namespace, name) is None:
             return False

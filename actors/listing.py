@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import trio
 
-from ..protocol.filters.fields import CONTAINER, CONTENT, IMAGE, INGEST, LEASE, SANDBOX, Filterable
+from ..protocol.filters.fields import CONTAINER, CONTENT, IMAGE, INGEST, LEASE, SANDBOX, SNAPSHOT, Filterable
 from ..protocol.filters.matching import Matcher, compile_filters
-from ..protocol.messages import Context, Empty, ListRecords
+from ..protocol.messages import Context, Empty, ListRecords, ListSnapshots
 from ..protocol.projection import cut_down
 from ..protocol.world import Work, Workers
 from ..storage import tables
@@ -22,7 +22,17 @@ from ..storage.codec import join_records
 from ..storage.engine import Engine
 from ..storage.tables import PAGE_BYTES, Table
 
-__all__ = ["CONTAINERS", "CONTENT_INFOS", "IMAGES", "INGEST_RECORDS", "LEASES", "SANDBOXES", "Listing", "RawPage"]
+__all__ = [
+    "CONTAINERS",
+    "CONTENT_INFOS",
+    "IMAGES",
+    "INGEST_RECORDS",
+    "LEASES",
+    "SANDBOXES",
+    "SNAPSHOTS",
+    "Listing",
+    "RawPage",
+]
 
 _SLICE_RECORDS = 500
 _PAGE_SCANS = 40
@@ -87,6 +97,10 @@ class Listing:
             request = msgspec.structs.replace(request, after=following)
             await trio.lowlevel.checkpoint()
 
+    def within(self, request: ListRecords) -> str:  # noqa: ARG002 - of some lists, the request says it
+        """Only records whose names begin so."""
+        return ""
+
     def select(self, request: ListRecords) -> Selection:
         """All filters are read before any record is."""
         return Selection(compile_filters(self._fields, request.filters), cut_down(self._fields.record, request.fields))
@@ -101,10 +115,10 @@ class Listing:
         most_bytes: int,
     ) -> tuple[Rows, str]:
         """Records that pass, and where to go on; short of `limit` when they are large or seldom."""
-        namespace, after = context.namespace or "", request.after
+        namespace, after, within = context.namespace or "", request.after, self.within(request)
         if selection.matcher is None:
             with engine.view() as view:
-                scanned = await self._table.page(view, namespace, after, request.limit, most_bytes)
+                scanned = await self._table.page(view, namespace, after, request.limit, most_bytes, within)
             return selection.apply(scanned.rows), scanned.next
         found: Rows = []
         size = 0
@@ -113,7 +127,7 @@ class Listing:
                 await trio.lowlevel.checkpoint()
             wanted = request.limit - len(found)
             with engine.view() as view:
-                scanned = await self._table.page(view, namespace, after, _SLICE_RECORDS)
+                scanned = await self._table.page(view, namespace, after, _SLICE_RECORDS, PAGE_BYTES, within)
             if selection.matcher.heavy:
                 passed = await workers.run(Work.BYTES, selection.apply, scanned.rows)
             else:
@@ -132,9 +146,18 @@ class Listing:
         return found, after
 
 
+class SnapshotListing(Listing):
+    """Of one snapshotter. Cursors are names that hold it."""
+
+    def within(self, request: ListRecords) -> str:
+        assert isinstance(request, ListSnapshots)
+        return f"{request.snapshotter}/"
+
+
 IMAGES: Final = Listing(tables.IMAGES, IMAGE)
 CONTAINERS: Final = Listing(tables.CONTAINERS, CONTAINER)
 SANDBOXES: Final = Listing(tables.SANDBOXES, SANDBOX)
 CONTENT_INFOS: Final = Listing(tables.CONTENT, CONTENT)
 LEASES: Final = Listing(tables.LEASES, LEASE)
+SNAPSHOTS: Final = SnapshotListing(tables.SNAPSHOTS, SNAPSHOT)
 INGEST_RECORDS: Final = Listing(tables.INGESTS, INGEST)

@@ -98,6 +98,8 @@ async def _occupants(reader: Reader, name: str) -> list[str]:
     ):
         if count := await table.count(reader, name):
             left.append(f"{word} ({count})")
+    if count := await tables.SNAPSHOTS.count(reader, name):
+        left.append(f"snapshots ({count})")
     return left
 
 

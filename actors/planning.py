@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from . import batch, containers, content, events, images, ingest_plans, leases, namespaces, sandboxes
+from . import batch, containers, content, events, images, ingest_plans, leases, namespaces, sandboxes, snapshot_plans
 from .actor import Plan, PlanActor
 from .storage import StorageActor
 
@@ -21,6 +21,7 @@ class Plans:
         self.sandboxes = PlanActor(sandboxes.PLANS, storage)
         self.content = PlanActor({**content.PLANS, **ingest_plans.PLANS}, storage)
         self.leases = PlanActor(leases.PLANS, storage)
+        self.snapshots = PlanActor(snapshot_plans.PLANS, storage)
         self.events = PlanActor(events.PLANS, storage)
         self.batches = PlanActor(batch.PLANS, storage)
         self.all = [
@@ -30,6 +31,7 @@ class Plans:
             self.sandboxes,
             self.content,
             self.leases,
+            self.snapshots,
             self.events,
             self.batches,
         ]

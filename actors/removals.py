@@ -12,10 +12,13 @@ import trio
 
 from ..protocol.errors import OrlopError, Unavailable
 from ..protocol.world import Work, World
+from ..storage.archive.jobs import RemoveTrees
 from ..storage.blobs import ledger
 from ..storage.blobs.local import LocalBlobs, disk_error
 from ..storage.engine import Transaction
+from ..storage.snapshots import FOLDERS
 from .storage import Durable, StorageActor
+from .workers import LayerWorkers
 
 __all__ = ["RemovalActor"]
 
@@ -26,9 +29,10 @@ RETRY_S = 1.0
 
 
 class RemovalActor:
-    def __init__(self, storage: StorageActor, blobs: LocalBlobs, world: World) -> None:
+    def __init__(self, storage: StorageActor, blobs: LocalBlobs, workers: LayerWorkers, world: World) -> None:
         self._storage = storage
         self._blobs = blobs
+        self._workers = workers
         self._world = world
         self._due = trio.Event()
         self._removed_up_to: int | None = None  # not known before the queue was read
@@ -82,12 +86,26 @@ class RemovalActor:
             head = await ledger.last_removal(view)
             page = await ledger.page_removals(view, self._removed_up_to, _REMOVALS_AT_ONCE)
         if page:
-            await self._world.workers.run(Work.FILES, self._blobs.remove, [removal.path for _, removal in page])
+            await self._remove([removal.path for _, removal in page])
             await self._storage.transact(partial(_strike, positions=[position for position, _ in page]))
         async with self._removed:
             self._removed_up_to = page[-1][0] if len(page) == _REMOVALS_AT_ONCE else max(head, self._removed_up_to)
             self._removed.notify_all()
         return len(page) == _REMOVALS_AT_ONCE
+
+    async def _remove(self, paths: list[str]) -> None:
+        """Files at once, whole trees by worker processes."""
+        files = [path for path in paths if not path.startswith(FOLDERS)]
+        if files:
+            await self._world.workers.run(Work.FILES, self._blobs.remove, files)
+        trees: dict[str, list[str]] = {}
+        for path in paths:
+            if path.startswith(FOLDERS):
+                root, _, name = path.rpartition("/")
+                trees.setdefault(root, []).append(name)
+        for root, names in trees.items():
+            await self._workers.run(RemoveTrees(names), self._blobs.path(root))
+            await self._world.workers.run(Work.FILES, self._blobs.sync_folder, root)
 
     def _hear(self, news: Durable) -> None:
         if news.removals:

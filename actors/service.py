@@ -32,10 +32,13 @@ from .adopting import AdoptingWriter
 from .content_actor import ContentActor, PreparedCommit
 from .events import EventsActor
 from .gc import Collector
+from .image_unpack import ImageUnpacks
 from .ingest import Writer
 from .introspection import Introspection
+from .layers import LayerActor
 from .planning import Plans
 from .reading import OpenReader
+from .snapshots import SnapshotActor
 from .storage import StorageActor
 from .transfer import TransferActor
 from .verification import Verifier
@@ -111,6 +114,9 @@ class StoreService:
         content_actor: ContentActor,
         events: EventsActor,
         collector: Collector,
+        snapshots: SnapshotActor,
+        layers: LayerActor,
+        image_unpacks: ImageUnpacks,
         transfer: TransferActor,
         verifier: Verifier,
         introspection: Introspection,
@@ -192,6 +198,19 @@ class StoreService:
             t.LEASES_ADD: plans.leases.route,
             t.LEASES_REMOVE: plans.leases.route,
             t.LEASES_RESOURCES: task(leases.resources_page),
+            t.SNAPSHOTS_PREPARE: Task(snapshots.prepare),
+            t.SNAPSHOTS_VIEW: Task(snapshots.prepare),
+            t.SNAPSHOTS_COMMIT: Task(snapshots.commit),
+            t.SNAPSHOTS_MOUNTS: Task(snapshots.mounts),
+            t.SNAPSHOTS_GET: Task(snapshots.get),
+            t.SNAPSHOTS_LIST: Task(snapshots.list_page),
+            t.SNAPSHOTS_STREAM: Stream(snapshots.list_stream),
+            t.SNAPSHOTS_UPDATE: Task(snapshots.update),
+            t.SNAPSHOTS_USAGE: Task(snapshots.usage),
+            t.SNAPSHOTS_DELETE: Task(snapshots.remove),
+            t.SNAPSHOTS_CLEANUP: Task(snapshots.cleanup),
+            t.SNAPSHOTS_APPLY: Task(layers.apply),
+            t.SNAPSHOTS_DIFF: Task(layers.diff),
             t.EVENTS_LIST: simple(events.list_page),
             t.EVENTS_SUBSCRIBE: Stream(events.subscribe),
             t.EVENTS_PUBLISH: plans.events.route,
@@ -201,6 +220,7 @@ class StoreService:
             t.INTROSPECTION_PLUGINS: simple(introspection.plugins),
             t.GC_COLLECT: Task(self._collect),
             t.TRANSFER_PULL: Stream(transfer.pull),
+            t.TRANSFER_UNPACK: Stream(image_unpacks.unpack),
         }
 
     def welcome(self) -> Welcome:

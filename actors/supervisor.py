@@ -22,7 +22,7 @@ from ..protocol.outbox import Budget
 from ..protocol.registry.platforms import Platform
 from ..protocol.server import serve_listener
 from ..protocol.version import STORE_FORMAT
-from ..protocol.world import Address, Listener, Work, World
+from ..protocol.world import Address, Listener, Pool, Work, World
 from ..storage.blobs.local import LocalBlobs, disk_errors
 from ..storage.blobs.sharing import sharing_policy
 from ..storage.engine import KeyValue
@@ -33,13 +33,20 @@ from .config import StoreConfig
 from .content_actor import ContentActor
 from .events import EventsActor, JournalLimits
 from .gc import Collector
+from .image_unpack import ImageUnpacks
 from .introspection import Introspection
+from .layers import LayerActor
 from .planning import Plans
 from .removals import RemovalActor
 from .service import StoreService
+from .snapshots import SnapshotActor
+from .snapshotters import Snapshotters
 from .storage import StorageActor
 from .transfer import TransferActor
+from .unpacking import UnpackActor
 from .verification import Verifier
+from .work_leases import WorkLeases
+from .workers import LayerWorkers
 
 __all__ = ["RunningStore", "run_store"]
 
@@ -115,19 +122,45 @@ async def _running(
     blobs: LocalBlobs,
     announce: Callable[[Sequence[Address]], None],
 ) -> AsyncIterator[RunningStore]:
+    async with (
+        world.processes.pool() as pool,
+        _served(config, world, host, listen, engine, blobs, announce, pool) as running,
+    ):
+        yield running
+
+
+@asynccontextmanager
+async def _served(
+    config: StoreConfig,
+    world: World,
+    host: Platform,
+    listen: Sequence[Address],
+    engine: KeyValue,
+    blobs: LocalBlobs,
+    announce: Callable[[Sequence[Address]], None],
+    pool: Pool,
+) -> AsyncIterator[RunningStore]:
     storage = StorageActor(engine, world)
     policy = sharing_policy(config.content_sharing_policy)
     content_actor = ContentActor(storage, blobs, world, policy)
-    removals = RemovalActor(storage, blobs, world)
-    collector = Collector(storage, content_actor, removals, world)
+    workers = LayerWorkers(pool, world)
+    removals = RemovalActor(storage, blobs, workers, world)
+    plans = Plans(storage)
+    snapshotters = Snapshotters(config.root, world, config.snapshots)
+    snapshots = SnapshotActor(storage, snapshotters, workers, removals, plans.snapshots, world)
+    layers = LayerActor(content_actor, plans.content, snapshots, snapshotters, workers, config.unpack, world)
+    work_leases = WorkLeases(storage, plans.leases, world)
+    unpacks = UnpackActor(storage, snapshots, layers, plans.content, config.unpack, world.cores)
+    image_unpacks = ImageUnpacks(storage, content_actor, snapshotters, unpacks, work_leases, host)
+    collector = Collector(storage, content_actor, snapshots, removals, world)
     journal = JournalLimits(config.journal.events, config.journal.age_s)
     events = EventsActor(storage, journal, world)
-    plans = Plans(storage)
     transfer = TransferActor(
         storage,
         content_actor,
         plans.content,
-        plans.leases,
+        work_leases,
+        image_unpacks,
         host,
         world,
         policy,
@@ -147,11 +180,15 @@ async def _running(
                     content_actor=content_actor,
                     events=events,
                     collector=collector,
+                    snapshots=snapshots,
+                    layers=layers,
+                    image_unpacks=image_unpacks,
                     transfer=transfer,
                     verifier=Verifier(storage, content_actor, blobs, world),
                     introspection=Introspection(store_id, _PLUGINS, world),
                     world=world,
                 )
+                await snapshots.settle_what_a_crash_left()
                 await nursery.start(domains.keep_started, content_actor.run)
                 for actor in (events.run, removals.run, collector.run, *(plan.run for plan in plans.all)):
                     nursery.start_soon(domains.keep, actor)
@@ -228,6 +265,9 @@ def _leaf(group: BaseException) -> BaseException:
 _PLUGINS = [
     Plugin("io.orlop.metadata.v1", "leveldb", exports={"format": str(STORE_FORMAT)}),
     Plugin("io.orlop.content.v1", "local"),
+    Plugin("io.orlop.snapshotter.v1", "overlayfs"),
+    Plugin("io.orlop.snapshotter.v1", "native"),
+    Plugin("io.orlop.differ.v1", "walking"),
     Plugin("io.orlop.event.v1", "journal"),
     Plugin("io.orlop.gc.v1", "mark-sweep"),
     Plugin("io.orlop.transfer.v1", "registry"),

@@ -9,9 +9,6 @@ Source: spec registry 8 and 9.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import msgspec
 import structlog
 import trio
@@ -23,11 +20,9 @@ from ..protocol.errors import (
     OrlopError,
 )
 from ..protocol.identifiers import check_digest, check_name
-from ..protocol.labels import GC_EXPIRE, check_labels
+from ..protocol.labels import check_labels
 from ..protocol.messages import (
     Context,
-    CreateLease,
-    DeleteLease,
     PullImage,
     PullProgress,
     PullState,
@@ -40,23 +35,18 @@ from ..protocol.service import Session
 from ..protocol.world import World
 from ..storage.blobs.sharing import Sharing
 from ..storage.engine import Transaction
-from ..storage.lease_entries import page_entries
-from ..storage.tables import LEASES
 from .actor import PlanActor
 from .content_actor import ContentActor
 from .downloads import PROGRESS_EVERY_S, Downloads, Emit, Pull, check_bytes, source_labels
+from .image_unpack import ImageUnpacks, is_rootfs, read_document
 from .images import record_image
-from .leases import lease_id
 from .storage import StorageActor
-from .timestamps import rfc3339
+from .work_leases import WorkLeases
 
 __all__ = ["TransferActor"]
 
 log = structlog.get_logger("orlop.transfer")
 
-LEASE_LIFE_NS = 24 * 3600 * 1_000_000_000
-PULL_LABEL = "orlop.io/pull"  # on a pull's lease: the reference
-_LEASE_PREFIX = "pull-"
 STALL_S = 30.0
 _MAX_DEPTH = 8
 _MAX_OBJECTS = 10_000
@@ -70,7 +60,8 @@ class TransferActor:
         storage: StorageActor,
         content: ContentActor,
         content_plans: PlanActor,
-        leases: PlanActor,
+        leases: WorkLeases,
+        unpacks: ImageUnpacks,
         host: Platform,
         world: World,
         policy: Sharing,
@@ -80,11 +71,11 @@ class TransferActor:
         self._storage = storage
         self._content = content
         self._leases = leases
+        self._unpacks = unpacks
         self._host = host
         self._world = world
         self._stall_s = stall_s
         self._downloads = Downloads(storage, content, content_plans, policy, stall_s)
-        self._pulling: set[str] = set()  # leases of pulls under way
 
     async def pull(self, request: PullImage, context: Context, _: Session, emit: Emit) -> msgspec.Raw:
         """Bring an image and record it. See PullImage.
@@ -103,7 +94,7 @@ class TransferActor:
             check_digest(reference.digest, f"reference {request.reference}")
         platforms = [parse_platform(text, self._host) for text in request.platforms] or [self._host]
         async with (
-            self._lease(context, request.reference) as leased,
+            self._leases.hold(context, request.reference) as leased,
             Registry.open(
                 reference,
                 self._world,
@@ -123,58 +114,6 @@ class TransferActor:
             image = await self._storage.transact(lambda txn: _record(txn, leased.namespace or "", request, root))
         await emit(PullProgress(request.reference, PullState.SAVED, root.digest))
         return image
-
-    @asynccontextmanager
-    async def _lease(self, context: Context, reference: str) -> AsyncIterator[Context]:
-        """A lease for the length of a pull, unless the caller brought one.
-
-        A pull that fails leaves its lease: what has come is there for the next attempt, until the lease
-        expires. The attempt that succeeds ends it, and those of earlier attempts.
-        """
-        if context.lease is not None:
-            yield context
-            return
-        now = self._world.clock.now_ns()
-        name = f"{_LEASE_PREFIX}{lease_id(now, self._world.random.token(9))}"
-        labels = {GC_EXPIRE: rfc3339(now + LEASE_LIFE_NS), PULL_LABEL: reference[:2048]}
-        self._pulling.add(name)
-        try:
-            await self._leases.ask(CreateLease(name, labels), context)
-            yield msgspec.structs.replace(context, lease=name)
-            for stale in [name, *await self._earlier_attempts(context.namespace or "", labels[PULL_LABEL])]:
-                try:
-                    await self._leases.ask(DeleteLease(stale), context)
-                except NotFound:
-                    pass
-        except BaseException:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-                await self._end_if_empty(context, name)
-            raise
-        finally:
-            self._pulling.discard(name)
-
-    async def _end_if_empty(self, context: Context, name: str) -> None:
-        """A pull that failed before anything came leaves nothing at all."""
-        try:
-            with self._storage.view() as view:
-                lease = await LEASES.find(view, context.namespace or "", name)
-                entries = lease and await page_entries(view, context.namespace or "", lease, b"", 1)
-            if lease is not None and not entries:
-                await self._leases.ask(DeleteLease(name), context)
-        except OrlopError as error:  # it ends by itself
-            log.warning("a pull's lease could not be deleted", lease=name, error=str(error))
-
-    async def _earlier_attempts(self, namespace: str, reference: str) -> list[str]:
-        """Leases that failed pulls of the same name left behind."""
-        with self._storage.view() as view:
-            page = await LEASES.page(view, namespace, _LEASE_PREFIX, 1000)
-        return [
-            name
-            for name, (_, raw) in zip(page.names, page.rows, strict=True)
-            if name.startswith(_LEASE_PREFIX)
-            and name not in self._pulling
-            and LEASES.decode(raw).labels.get(PULL_LABEL) == reference
-        ]
 
     async def _bring_all(self, pull: Pull, root: Descriptor) -> None:
         failures: list[OrlopError] = []
@@ -225,6 +164,9 @@ class TransferActor:
             return
         data = await self._bring_document(pull, descriptor)
         found = children(descriptor.media_type, data, descriptor.digest)
+        if pull.request.unpack and found and is_rootfs(descriptor.media_type, found):
+            await self._bring_unpacked(pull, descriptor, found)
+            return
         wanted = self._wanted(pull, descriptor, found)
         async with trio.open_nursery() as nursery:
             for each in wanted:
@@ -233,6 +175,28 @@ class TransferActor:
                 for each in found:
                     if each not in wanted:
                         nursery.start_soon(self._bring_metadata, pull, each)
+
+    async def _bring_unpacked(self, pull: Pull, manifest: Descriptor, found: list[Child]) -> None:
+        """A manifest's config and layers, and these as snapshots."""
+        for child in found:
+            check_digest(child.digest)
+            if child.size <= 0:
+                raise InvalidArgument(f"descriptor {child.digest} must have a size")
+
+        async def fetch(descriptor: Descriptor) -> None:
+            pull.seen.add(descriptor.digest)
+            async with pull.limiter:
+                await self._downloads.bring(pull, descriptor)
+
+        await self._unpacks.bring(
+            pull.request.snapshotter,
+            pull.context,
+            manifest.digest,
+            [child.descriptor for child in found],
+            fetch,
+            pull.show_unpacking,
+            fetch_all=pull.request.fetch_all,
+        )
 
     async def _bring_metadata(self, pull: Pull, child: Child) -> None:
         """The manifest and config of a platform that was not asked for, if the registry has them.
@@ -293,7 +257,7 @@ class TransferActor:
 
     async def _own_document(self, context: Context, descriptor: Descriptor) -> bytes | None:
         try:
-            return await self._read(context, descriptor)
+            return await read_document(self._content, context, descriptor)
         except NotFound:
             return None
 
@@ -301,19 +265,9 @@ class TransferActor:
         """Another namespace's document: its children are needed for its labels, so it is adopted twice over."""
         if not await self._downloads.adopt(pull, descriptor, source_labels(pull.reference)):
             return None
-        data = await self._read(pull.context, descriptor)
+        data = await read_document(self._content, pull.context, descriptor)
         labels = reference_labels(children(descriptor.media_type, data, descriptor.digest))
         await self._downloads.keep(pull, descriptor, labels)
-        return data
-
-    async def _read(self, context: Context, descriptor: Descriptor) -> bytes:
-        async with self._content.reads.reading(descriptor.digest, context) as (size, read):
-            if size != descriptor.size:
-                raise FailedPrecondition(
-                    f"{descriptor.digest} has {size} bytes here, its descriptor says {descriptor.size}"
-                )
-            data: bytes = await read(0, size)
-        check_bytes(descriptor, data)
         return data
 
 

@@ -8,7 +8,7 @@ import sys
 import click
 
 from ..protocol.errors import OrlopError
-from .commands import containers, content, events, images, leases, namespaces, pull, server, version
+from .commands import containers, content, events, images, leases, namespaces, pull, server, snapshots, version
 from .output import EXIT_FAILED, fail
 from .session import Session
 
@@ -55,6 +55,7 @@ for group, aliases in (
     (namespaces.namespaces, ("namespace", "ns")),
     (containers.containers, ("container", "c")),
     (content.content, ()),
+    (snapshots.snapshots, ("snapshot",)),
     (leases.leases, ("lease",)),
     (server.plugins, ("plugin",)),
     (events.events, ("event",)),

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 import trio
 
 from ..protocol.errors import InvalidArgument, Unavailable
-from ..protocol.world import Address, FileStatus, Listener, Transport, Work, World
+from ..protocol.world import Address, FileStatus, Listener, Transport, User, Work, World
+from .mounts import LinuxMounts
+from .processes import ForkedProcesses
 
 if TYPE_CHECKING:
     import httpx
@@ -71,7 +73,9 @@ class RealFiles:
     """POSIX, with close-on-exec everywhere."""
 
     def __init__(self) -> None:
-        self._sync_range = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._sync_range = getattr(libc, "sync_file_range", None)
+        self._sync_file_system = getattr(libc, "syncfs", None)
 
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode)
@@ -128,6 +132,25 @@ class RealFiles:
     def make_folder(self, path: str) -> None:
         os.makedirs(path, mode=0o700, exist_ok=True)
 
+    def new_folder(self, path: str, mode: int) -> None:
+        os.mkdir(path, 0o700)
+        os.chmod(path, mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+    def sync_file_system(self, path: str) -> None:
+        if self._sync_file_system is None:  # macOS
+            os.sync()
+            return
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if self._sync_file_system(fd) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
+        finally:
+            os.close(fd)
+
     def list_folder(self, path: str) -> Sequence[str]:
         return os.listdir(path)
 
@@ -139,7 +162,7 @@ class RealFiles:
             found = os.stat(path)
         except FileNotFoundError:
             return None
-        return FileStatus(found.st_size, found.st_mtime_ns, found.st_ino)
+        return FileStatus(found.st_size, found.st_mtime_ns, found.st_ino, found.st_uid, found.st_gid)
 
     def set_modified(self, path: str, at_ns: int) -> None:
         os.utime(path, ns=(at_ns, at_ns))
@@ -344,6 +367,14 @@ def parse_address(text: str) -> Address:
     raise InvalidArgument(f'address "{text}"', hint="use unix:PATH or tcp:HOST:PORT")
 
 
+def _in_user_namespace() -> bool:
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False
+
+
 def real_world(program: str = "orlop") -> World:
     return World(
         clock=RealClock(),
@@ -351,6 +382,10 @@ def real_world(program: str = "orlop") -> World:
         files=RealFiles(),
         workers=ThreadWorkers(),
         network=SocketNetwork(),
+        processes=ForkedProcesses(),
+        mounts=LinuxMounts(),
+        user=User(os.geteuid(), _in_user_namespace()),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         pid=os.getpid(),
         program=program,
     )

@@ -7,10 +7,11 @@ await nursery.start(orlop.serve, config)             # a whole daemon inside you
 
 from __future__ import annotations
 
-from .actors.config import JournalConfig, StoreConfig, TransferConfig
+from .actors.config import JournalConfig, SnapshotConfig, StoreConfig, TransferConfig, UnpackConfig
 from .bin.embed import connect, open_store, serve
+from .bin.mounting import mounted
 from .protocol import errors
-from .protocol.api import BlobReader, IngestWriter, Store, Transaction
+from .protocol.api import BlobReader, IngestWriter, Snapshots, Store, Transaction
 from .protocol.messages import (
     Collection,
     Context,
@@ -20,6 +21,7 @@ from .protocol.messages import (
     PullProgress,
     PullState,
     Resource,
+    Unpacked,
     Welcome,
 )
 from .protocol.records import (
@@ -34,10 +36,14 @@ from .protocol.records import (
     IngestStatus,
     Lease,
     LeaseResource,
+    Mount,
     Namespace,
     Opaque,
     Runtime,
     Sandbox,
+    SnapshotInfo,
+    SnapshotKind,
+    Usage,
 )
 from .protocol.registry.references import normalize as normalize_reference
 from .protocol.version import __version__
@@ -62,6 +68,7 @@ __all__ = [
     "JournalConfig",
     "Lease",
     "LeaseResource",
+    "Mount",
     "Namespace",
     "Opaque",
     "PullImage",
@@ -70,14 +77,22 @@ __all__ = [
     "Resource",
     "Runtime",
     "Sandbox",
+    "SnapshotConfig",
+    "SnapshotInfo",
+    "SnapshotKind",
+    "Snapshots",
     "Store",
     "StoreConfig",
     "Transaction",
     "TransferConfig",
+    "UnpackConfig",
+    "Unpacked",
+    "Usage",
     "Welcome",
     "World",
     "connect",
     "errors",
+    "mounted",
     "normalize_reference",
     "open_store",
     "serve",

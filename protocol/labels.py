@@ -17,7 +17,10 @@ __all__ = [
     "GC_REF_CONTENT",
     "GC_ROOT",
     "MAX_LABEL_BYTES",
+    "GC_REF_SNAPSHOT",
     "SHAREABLE",
+    "SNAPSHOT_REF",
+    "UNCOMPRESSED",
     "check_labels",
     "check_mask",
     "merge_map",
@@ -36,6 +39,9 @@ GC_ROOT = "containerd.io/gc.root"
 GC_EXPIRE = "containerd.io/gc.expire"
 GC_FLAT = "containerd.io/gc.flat"
 GC_REF_CONTENT = "containerd.io/gc.ref.content"
+GC_REF_SNAPSHOT = "containerd.io/gc.ref.snapshot"
+UNCOMPRESSED = "containerd.io/uncompressed"
+SNAPSHOT_REF = "containerd.io/snapshot.ref"
 SHAREABLE = "containerd.io/namespace.shareable"
 _SOURCE = "containerd.io/distribution.source."
 

@@ -11,7 +11,19 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from . import messages as m
-from .records import Container, ContentInfo, Event, Image, IngestStatus, Lease, Namespace, Sandbox
+from .records import (
+    Container,
+    ContentInfo,
+    Descriptor,
+    Event,
+    Image,
+    IngestStatus,
+    Lease,
+    Namespace,
+    Sandbox,
+    SnapshotInfo,
+    Usage,
+)
 
 __all__ = ["METHODS", "Access", "Method", "Shape"]
 
@@ -127,6 +139,20 @@ INGESTS_GET = _unary("ingests.get", m.GetIngest, IngestStatus, R)
 INGESTS_LIST = _unary("ingests.list", m.ListIngests, m.IngestPage, R)
 INGESTS_ABORT = _unary("ingests.abort", m.AbortIngest, m.Empty, W)
 
+SNAPSHOTS_PREPARE = _unary("snapshots.prepare", m.PrepareSnapshot, m.Mounts, W)
+SNAPSHOTS_VIEW = _unary("snapshots.view", m.ViewSnapshot, m.Mounts, W)
+SNAPSHOTS_COMMIT = _unary("snapshots.commit", m.CommitSnapshot, SnapshotInfo, W)
+SNAPSHOTS_MOUNTS = _unary("snapshots.mounts", m.GetMounts, m.Mounts, R)
+SNAPSHOTS_GET = _unary("snapshots.get", m.GetSnapshot, SnapshotInfo, R)
+SNAPSHOTS_LIST = _unary("snapshots.list", m.ListSnapshots, m.SnapshotPage, R)
+SNAPSHOTS_STREAM = _stream("snapshots.list_stream", m.ListSnapshots, list[SnapshotInfo], m.Empty, R)
+SNAPSHOTS_UPDATE = _unary("snapshots.update", m.UpdateSnapshot, SnapshotInfo, W)
+SNAPSHOTS_USAGE = _unary("snapshots.usage", m.GetUsage, Usage, R)
+SNAPSHOTS_DELETE = _unary("snapshots.delete", m.DeleteSnapshot, m.Empty, W)
+SNAPSHOTS_CLEANUP = _unary("snapshots.cleanup", m.CleanupSnapshots, m.Empty, W)
+SNAPSHOTS_APPLY = _unary("snapshots.apply", m.ApplyDiff, Descriptor, W)
+SNAPSHOTS_DIFF = _unary("snapshots.diff", m.CreateDiff, Descriptor, W)
+
 LEASES_CREATE = _unary("leases.create", m.CreateLease, Lease, W)
 LEASES_GET = _unary("leases.get", m.GetLease, Lease, R)
 LEASES_LIST = _unary("leases.list", m.ListLeases, m.LeasePage, R)
@@ -151,3 +177,4 @@ INTROSPECTION_PLUGINS = _unary("introspection.plugins", m.ListPlugins, m.Plugins
 GC_COLLECT = _unary("gc.collect", m.Collect, m.Collection, W, namespaced=False)
 
 TRANSFER_PULL = _stream("transfer.pull", m.PullImage, m.PullProgress, Image, W)
+TRANSFER_UNPACK = _stream("transfer.unpack", m.UnpackImage, m.PullProgress, m.Unpacked, W)

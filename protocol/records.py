@@ -22,12 +22,14 @@ __all__ = [
     "IngestStatus",
     "Lease",
     "LeaseResource",
+    "Mount",
     "Namespace",
     "Opaque",
     "Runtime",
     "Sandbox",
     "SnapshotInfo",
     "SnapshotKind",
+    "Usage",
 ]
 
 
@@ -122,6 +124,8 @@ class SnapshotKind(Enum):
 
 
 class SnapshotInfo(msgspec.Struct, frozen=True):
+    """One state of a file system. `parent` is the name of a committed snapshot, empty for none."""
+
     snapshotter: str
     name: str
     kind: SnapshotKind
@@ -129,6 +133,22 @@ class SnapshotInfo(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     created_at: int = 0
     updated_at: int = 0
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """What to mount; `target` is relative to where the caller wants it. Source: spec snapshots 8."""
+
+    type: str
+    source: str
+    target: str = ""
+    options: list[str] = []
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Allocated bytes, and inodes; a file with several names counts once. Source: spec snapshots 9."""
+
+    size: int
+    inodes: int
 
 
 class Lease(msgspec.Struct, frozen=True):

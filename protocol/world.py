@@ -7,6 +7,7 @@ can decide everything. Nothing below `bin/` may reach the machine in another way
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
@@ -21,10 +22,15 @@ __all__ = [
     "Clock",
     "FileStatus",
     "Files",
+    "Job",
     "Listener",
+    "Mounts",
     "Network",
+    "Pool",
+    "Processes",
     "Randomness",
     "Transport",
+    "User",
     "Work",
     "Workers",
     "World",
@@ -55,7 +61,7 @@ class Work(Enum):
 
     COMMIT = "commit"  # the engine's single writer
     BYTES = "bytes"  # hashing and file contents
-    FILES = "files"  # names: rename, unlink, folder syncs
+    FILES = "files"  # names: rename, unlink, folder syncs, mounts
 
 
 class Workers(Protocol):
@@ -67,6 +73,8 @@ class FileStatus(msgspec.Struct, frozen=True):
     size: int
     modified_ns: int
     inode: int
+    uid: int = 0
+    gid: int = 0
 
 
 class Files(Protocol):
@@ -94,6 +102,13 @@ class Files(Protocol):
     def unlink(self, path: str) -> None: ...
     def make_folder(self, path: str) -> None:
         """Make it, and the missing ones above it; one that exists is fine."""
+
+    def new_folder(self, path: str, mode: int) -> None:
+        """Make it with exactly this mode. Raises FileExistsError."""
+
+    def chown(self, path: str, uid: int, gid: int) -> None: ...
+    def sync_file_system(self, path: str) -> None:
+        """Everything written so far to the file system that holds the path."""
 
     def list_folder(self, path: str) -> Sequence[str]: ...
     def remove_tree(self, path: str) -> None: ...
@@ -156,6 +171,50 @@ class Network(Protocol):
         """The way to registries."""
 
 
+class Job(Protocol):
+    """A worker process at work: whole messages in both directions."""
+
+    async def send(self, message: bytes) -> None:
+        """Raises OSError when it has ended."""
+
+    async def receive(self) -> bytes:
+        """Its next message; none when it has ended. Cancellation: nothing was received."""
+
+    async def close(self) -> None:
+        """End it, if it still runs; when this returns, it does nothing any more. Cancellation: shielded."""
+
+
+class Pool(Protocol):
+    """Where worker processes come from."""
+
+    async def start(self, message: bytes, descriptors: Sequence[int]) -> Job:
+        """A worker that is given a message and duplicates of descriptors. Raises OSError.
+
+        Cancellation: there is none, or one that ends by itself.
+        """
+
+
+class Processes(Protocol):
+    def pool(self) -> AbstractAsyncContextManager[Pool]:
+        """A pool for the length of the block; every worker ends with it. The first is what costs time."""
+
+
+class Mounts(Protocol):
+    """The mount table. Blocking; raises OSError."""
+
+    def mount(self, kind: str, source: str, target: str, options: Sequence[str]) -> None: ...
+    def unmount(self, target: str) -> None:
+        """Detached: at once for everybody who comes, later for who is inside."""
+
+
+@dataclass(frozen=True)
+class User:
+    """As whom this process runs. `uid` 0 inside a user namespace is not the machine's root."""
+
+    uid: int = 0
+    in_user_namespace: bool = False
+
+
 @dataclass(frozen=True)
 class World:
     clock: Clock
@@ -163,5 +222,9 @@ class World:
     files: Files
     workers: Workers
     network: Network
+    processes: Processes
+    mounts: Mounts
+    user: User = User()
+    cores: int = 1
     pid: int = 0
     program: str = "orlop"

@@ -11,10 +11,17 @@ Every key starts with the schema's version (one byte) and a region (one byte):
          l id            Lease
          s id            Sandbox
          w ref           ingest
+         x name          snapshot, by `snapshotter/key`
     01 s <namespace> 00 <lease> <created> 01 <type> <id>
                                            entries of one life of a lease (names before others are escaped)
     01 p <record's key> <part>             further parts of a record over 64 KiB
     01 S <namespace>                       namespaces whose content others may adopt
+    01 g <namespace> 00 <name>             the backend's id of a snapshot
+    01 h <namespace> 00 <parent> <child>   snapshots that have another as their parent (names before others are escaped)
+    01 V <id>                              the backend's snapshot: parent, holders, children
+    01 W <id>                              backend snapshots that are being made
+    01 X <id>                              backend snapshots that nobody holds
+    01 Y <digest>                          backend snapshots that orlop unpacked, by what they were made of
     01 B <digest>                          the backend's blob: size, generation, holders
     01 D <digest>                          bytes of a small blob
     01 U <digest>                          blobs that no namespace holds
@@ -43,6 +50,7 @@ class RecordKind(Enum):
     LEASE = b"l"
     SANDBOX = b"s"
     INGEST = b"w"
+    SNAPSHOT = b"x"
 
 
 def prefix_end(prefix: bytes) -> bytes:
@@ -116,6 +124,15 @@ def unescape(data: bytes) -> tuple[str, bytes]:
     return data[:end].replace(b"\x00\xff", b"\x00").decode(), data[end + 2 :]
 
 
+def snapshot_id(namespace: str, name: str) -> bytes:
+    return b"%bg%b\x00%b" % (_V, namespace.encode(), name.encode())
+
+
+def snapshot_children(namespace: str, parent: str) -> bytes:
+    """Ends in 01, so `prefix_end` works."""
+    return b"%bh%b\x00%b" % (_V, namespace.encode(), _escape(parent))
+
+
 SHAREABLE = _V + b"S"
 
 
@@ -141,6 +158,27 @@ def small_bytes(digest: str) -> bytes:
 
 def unheld(digest: str) -> bytes:
     return UNHELD + digest.encode()
+
+
+BACKEND_SNAPSHOTS = _V + b"V"
+UNFINISHED_SNAPSHOTS = _V + b"W"
+UNHELD_SNAPSHOTS = _V + b"X"
+
+
+def backend_snapshot(snapshot_id: int) -> bytes:
+    return BACKEND_SNAPSHOTS + number(snapshot_id)
+
+
+def unfinished_snapshot(snapshot_id: int) -> bytes:
+    return UNFINISHED_SNAPSHOTS + number(snapshot_id)
+
+
+def unheld_snapshot(snapshot_id: int) -> bytes:
+    return UNHELD_SNAPSHOTS + number(snapshot_id)
+
+
+def unpacked(origin: bytes) -> bytes:
+    return _V + b"Y" + origin
 
 
 def removal(position: int) -> bytes:

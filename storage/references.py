@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ..protocol.labels import GC_EXPIRE, GC_FLAT, GC_ROOT
-from ..protocol.records import Container, ContentInfo, Image, Lease, Sandbox
+from ..protocol.records import Container, ContentInfo, Image, Lease, Sandbox, SnapshotInfo
 from .engine import Kind, Node
 
 __all__ = ["back_references", "expiry_ns", "is_flat", "is_root", "may_free", "references", "resource_node"]
@@ -53,7 +53,7 @@ def is_root(record: msgspec.Struct, now_ns: int) -> bool:
     if isinstance(record, Image | Lease):
         expires = expiry_ns(record.labels)
         return expires is None or now_ns <= expires
-    if isinstance(record, ContentInfo):
+    if isinstance(record, ContentInfo | SnapshotInfo):
         return any(key.startswith(GC_ROOT) for key in record.labels)
     return False
 
@@ -64,13 +64,15 @@ def references(namespace: str, record: msgspec.Struct) -> Iterator[Node]:
         yield Node(Kind.CONTENT, namespace, record.target.digest)
     if isinstance(record, Container) and record.snapshotter:
         yield Node(Kind.SNAPSHOT, namespace, f"{record.snapshotter}/{record.snapshot_key}")
-    if isinstance(record, Image | Container | Sandbox | ContentInfo) and record.labels:
+    if isinstance(record, SnapshotInfo) and record.parent:
+        yield Node(Kind.SNAPSHOT, namespace, f"{record.snapshotter}/{record.parent}")
+    if isinstance(record, Image | Container | Sandbox | ContentInfo | SnapshotInfo) and record.labels:
         yield from _labelled(namespace, record.labels, _REF)
 
 
 def back_references(namespace: str, record: msgspec.Struct) -> Iterator[Node]:
     """What keeps this object alive by a label on the object itself."""
-    if isinstance(record, Image | ContentInfo):
+    if isinstance(record, Image | ContentInfo | SnapshotInfo):
         yield from _labelled(namespace, record.labels, _BACK)
 
 

@@ -24,6 +24,7 @@ from ..protocol.records import (
     Lease,
     Namespace,
     Sandbox,
+    SnapshotInfo,
 )
 from . import keys
 from .codec import (
@@ -47,6 +48,7 @@ __all__ = [
     "INGESTS",
     "LEASES",
     "SANDBOXES",
+    "SNAPSHOTS",
     "IngestRecord",
     "Table",
     "append_event",
@@ -149,12 +151,16 @@ class Table(Generic[R]):
         await _count(txn, namespace, self._kind, -1)
         return record
 
-    async def page(self, reader: Reader, namespace: str, after: str, limit: int, most_bytes: int = PAGE_BYTES) -> Slice:
-        """Up to `limit` records whose names come after `after`, as they travel; fewer when they are large."""
+    async def page(
+        self, reader: Reader, namespace: str, after: str, limit: int, most_bytes: int = PAGE_BYTES, within: str = ""
+    ) -> Slice:
+        """Up to `limit` records whose names come after `after`, as they travel; fewer when they are large. `within`:
+        only those whose names begin so; it ends in a character that is not the last of all."""
         prefix = keys.records(namespace, self.kind.value)
         # The smallest key after a name is that name with a NUL.
-        start = prefix + after.encode() + b"\x00" if after else prefix
-        pairs = await reader.scan(start, keys.prefix_end(prefix), limit)
+        inside = prefix + within.encode()
+        start = prefix + after.encode() + b"\x00" if after else inside
+        pairs = await reader.scan(start, keys.prefix_end(inside), limit)
         skip = len(prefix)
         rows: list[tuple[bytes, bytes]] = []
         held = 0
@@ -198,6 +204,8 @@ CONTENT: Final = Table(RecordKind.CONTENT, ContentInfo, Kind.CONTENT, "content")
 CONTAINERS: Final = Table(RecordKind.CONTAINER, Container, Kind.CONTAINER, "container")
 SANDBOXES: Final = Table(RecordKind.SANDBOX, Sandbox, Kind.SANDBOX, "sandbox")
 LEASES: Final = Table(RecordKind.LEASE, Lease, Kind.LEASE, "lease")
+SNAPSHOTS: Final = Table(RecordKind.SNAPSHOT, SnapshotInfo, Kind.SNAPSHOT, "snapshot")
+"""By `snapshotter/key`."""
 INGESTS: Final = Table(RecordKind.INGEST, IngestRecord, Kind.INGEST, "ingest")
 
 

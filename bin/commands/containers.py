@@ -13,8 +13,8 @@ from ..embed import host_platform
 from ..output import print_json
 from ..session import Session
 from .image_documents import image_config
-from .images import resolve_name
 from .listing import ListOptions, list_options, print_labels, run_list
+from .names import resolve_name
 from .options import for_each, parse_labels
 
 __all__ = ["containers"]

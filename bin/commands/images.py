@@ -10,17 +10,19 @@ import msgspec
 
 from ...actors.timestamps import rfc3339
 from ...protocol.api import Store
-from ...protocol.errors import AlreadyExists, NotFound, OrlopError
+from ...protocol.errors import AlreadyExists
 from ...protocol.records import Image
 from ...protocol.registry.references import normalize
 from ..output import labels_text, print_json, size_text
 from ..session import Session
 from .image_documents import Node, measure, walk
+from .image_rootfs import mount, rootfs, unmount, unpack, usage
 from .listing import ListOptions, list_options, print_labels, run_list
+from .names import resolve_name
 from .options import for_each, json_option, parse_labels
 from .pull import pull
 
-__all__ = ["images", "resolve_name"]
+__all__ = ["images"]
 
 
 @click.group()
@@ -169,20 +171,6 @@ def tag(session: Session, source: str, targets: tuple[str, ...], force: bool, sk
     session.run(run)
 
 
-async def resolve_name(store: Store, name: str) -> str:
-    """The name as it stands in the store: as given, else as `pull` would have stored it."""
-    try:
-        return (await store.images.get(name)).name
-    except NotFound as missing:
-        try:
-            full = normalize(name)
-        except OrlopError:
-            raise missing from None
-        if full == name:
-            raise
-        return (await store.images.get(full)).name
-
-
 def _lead(nodes: Sequence[Node], at: int) -> str:
     """The box characters before a node: for each level whether anything of it follows."""
     depth = nodes[at].depth
@@ -230,4 +218,5 @@ def _pretty(data: bytes) -> str:
 for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del")), (inspect, ("i",))):
     for alias in aliases:
         images.add_command(command, alias)
-images.add_command(pull)
+for command in (pull, unpack, rootfs, usage, mount, unmount):
+    images.add_command(command)

@@ -9,10 +9,18 @@ import click
 from ...protocol.errors import OrlopError
 from ..output import EXIT_FAILED, report
 
-__all__ = ["for_each", "json_option", "parse_labels", "quiet_option"]
+__all__ = ["for_each", "json_option", "parse_labels", "quiet_option", "snapshotter_option"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only the names.")
+
+snapshotter_option = click.option(
+    "--snapshotter",
+    metavar="NAME",
+    default="",
+    envvar=["ORLOP_SNAPSHOTTER", "CONTAINERD_SNAPSHOTTER"],
+    help="overlayfs, native or btrfs. Default: overlayfs where it can be mounted.",
+)
 
 
 def parse_labels(items: Sequence[str]) -> dict[str, str]:

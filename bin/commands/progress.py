@@ -12,7 +12,7 @@ from ...protocol.messages import PullProgress, PullState
 
 __all__ = ["PullDisplay", "open_display", "transfer_bar"]
 
-_ENDED = (PullState.COMPLETE, PullState.EXISTS)
+_ENDED = (PullState.COMPLETE, PullState.EXISTS, PullState.UNPACKED)
 
 
 class PullDisplay:

@@ -12,7 +12,7 @@ from ...protocol.messages import Credentials, PullImage, PullState
 from ...protocol.registry.references import normalize
 from ..output import print_json, size_text
 from ..session import Session
-from .options import json_option, parse_labels
+from .options import json_option, parse_labels, snapshotter_option
 from .progress import PullDisplay, open_display
 
 __all__ = ["pull"]
@@ -28,6 +28,9 @@ __all__ = ["pull"]
 @click.option("--user", "-u", metavar="NAME[:PASSWORD]", help="Asks for the password if it is left out.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--max-concurrent-downloads", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option("--no-unpack", is_flag=True, help="Only download; lay no layer down as a snapshot.")
+@click.option("--fetch-all", is_flag=True, help="Download layers also where their snapshots are here.")
+@snapshotter_option
 @click.option("--literal", is_flag=True, help="Take the reference as it stands; no docker.io, no :latest.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, only the digest.")
 @json_option
@@ -43,14 +46,17 @@ def pull(
     user: str | None,
     labels: tuple[str, ...],
     max_concurrent_downloads: int,
+    no_unpack: bool,
+    fetch_all: bool,
+    snapshotter: str,
     literal: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Bring an image from a registry.
+    """Bring an image from a registry, and unpack it for this machine.
 
-    What is here already, in this namespace or another, is not downloaded again. An interrupted pull goes on
-    where it stopped.
+    What is here already, in this namespace or another, is not downloaded or unpacked again. An interrupted pull goes
+    on where it stopped.
 
     \b
     orlop pull redis
@@ -67,6 +73,9 @@ def pull(
         credentials=_credentials(user),
         labels=parse_labels(labels),
         max_concurrent_downloads=max_concurrent_downloads,
+        unpack=not no_unpack,
+        snapshotter=snapshotter,
+        fetch_all=fetch_all,
     )
 
     async def run(store: Store) -> None:
@@ -86,12 +95,14 @@ def pull(
 def _summary(name: str, digest: str, display: PullDisplay, elapsed: float) -> None:
     transferred = sum(item.transferred for item in display.items.values())
     total = sum(item.total for item in display.items.values())
-    already = sum(item.total for item in display.items.values() if item.state is PullState.EXISTS)
+    unpacked = sum(item.state is PullState.UNPACKED for item in display.items.values())
+    already = max(0, total - transferred)
     rate = f" ({size_text(int(transferred / elapsed))}/s)" if transferred and elapsed > 0 else ""
     click.echo(f"{name}@{digest}")
     click.echo(
         f"done: elapsed {elapsed:.1f} s, total {size_text(total)}, "
         f"downloaded {size_text(transferred)}{rate}, already here {size_text(already)}"
+        + (f", {unpacked} layer{'s' if unpacked > 1 else ''} unpacked" if unpacked else "")
     )
 
 

@@ -9,7 +9,8 @@ may not have happened. Durability: a write that returned survives a power cut.
 
 from .caller import BlobReader, Caller
 from .content import IngestWriter
+from .snapshots import Snapshots
 from .store import Store
 from .transaction import Planned, Transaction
 
-__all__ = ["BlobReader", "Caller", "IngestWriter", "Planned", "Store", "Transaction"]
+__all__ = ["BlobReader", "Caller", "IngestWriter", "Planned", "Snapshots", "Store", "Transaction"]

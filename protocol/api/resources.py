@@ -7,7 +7,7 @@ its result can be awaited once the transaction's block has ended.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -152,6 +152,29 @@ class Images(Resource):
         Raises NotFound.
         """
         return self._call(t.IMAGES_DELETE, m.DeleteImage(name, target, sync))
+
+    async def unpack(
+        self,
+        name: str,
+        *,
+        snapshotter: str = "",
+        platform: str = "",
+        progress: Callable[[m.PullProgress], None] | None = None,
+    ) -> m.Unpacked:
+        """Lay an image's layers down as snapshots named by their chain IDs; those that are there stay as they are.
+        The image keeps them.
+
+        Raises NotFound (image, platform, a layer that is not here), FailedPrecondition (wrong diff ID, no image for
+        this kind of machine), NotImplemented (a layer's type), InvalidArgument (an archive), ResourceExhausted.
+        Cancellation: the layers that were done stay until a collection; nothing half-made does.
+        """
+        request = m.UnpackImage(name, platform, snapshotter)
+        async with self._caller.stream(t.TRANSFER_UNPACK, request, self._context) as stream:
+            async for step in stream:
+                if progress is not None:
+                    progress(step)
+            unpacked: m.Unpacked = stream.result
+        return unpacked
 
 
 class Containers(Resource):

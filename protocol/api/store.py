@@ -17,6 +17,7 @@ from ..records import Image, Lease
 from .caller import Caller
 from .content import Content
 from .resources import Containers, Events, Images, Leases, Namespaces, Sandboxes
+from .snapshots import Snapshots
 from .transaction import Transaction
 
 __all__ = ["Store"]
@@ -37,6 +38,7 @@ class Store:
         self.sandboxes = Sandboxes(caller, self.context)
         self.content = Content(caller, self.context)
         self.leases = Leases(caller, self.context)
+        self.snapshots = Snapshots(caller, self.context)
         self.events = Events(caller, self.context)
 
     @property

@@ -46,6 +46,7 @@ class Collection(msgspec.Struct, frozen=True):
     images: int = 0
     ingests: int = 0
     content: int = 0
+    snapshots: int = 0
     blobs: int = 0
     freed: int = 0
     duration_ms: int = 0

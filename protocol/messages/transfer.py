@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Credentials", "PullImage", "PullProgress", "PullState"]
+__all__ = ["Credentials", "PullImage", "PullProgress", "PullState", "UnpackImage", "Unpacked"]
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -36,6 +36,30 @@ class PullImage(msgspec.Struct, frozen=True):
     credentials: Credentials | None = None
     labels: dict[str, str] = {}
     max_concurrent_downloads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    unpack: bool = False
+    """Also lay its layers down as snapshots. Those that are there need not be downloaded."""
+    snapshotter: str = ""
+    """Empty: the store's default one."""
+    fetch_all: bool = False
+    """Download layers also where their snapshots are there, so that the image can be pushed and exported."""
+
+
+class UnpackImage(msgspec.Struct, frozen=True):
+    """Lay the layers of an image that is in the store down as snapshots, named by their chain IDs.
+
+    `platform`: which of an index, empty: the machine's own.
+    """
+
+    name: str
+    platform: str = ""
+    snapshotter: str = ""
+
+
+class Unpacked(msgspec.Struct, frozen=True):
+    """`chain_id` names the top snapshot; empty for an image without layers."""
+
+    chain_id: str
+    snapshotter: str
 
 
 class PullState(Enum):
@@ -45,11 +69,16 @@ class PullState(Enum):
     DOWNLOADING = "downloading"
     EXISTS = "already exists"
     COMPLETE = "complete"
+    UNPACKING = "unpacking"
+    UNPACKED = "unpacked"
     SAVED = "saved"
 
 
 class PullProgress(msgspec.Struct, frozen=True):
-    """How one object of a pull stands. `transferred` counts bytes that came over the network."""
+    """How one object of a pull stands. `transferred` counts bytes that came over the network.
+
+    While it is unpacked, `offset` counts what came out of it, and `total` is 0: how much that will be nobody says.
+    """
 
     name: str
     state: PullState

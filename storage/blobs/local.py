@@ -198,7 +198,7 @@ class LocalBlobs:
 
     def new_ingest(self, generation: int, algorithm: str) -> IngestFile:
         """Nothing yet, neither in memory nor on disk. Does not block."""
-        return IngestFile(self._files, self._path(ingest_path(generation)), algorithm)
+        return IngestFile(self._files, self.path(ingest_path(generation)), algorithm)
 
     def resume_ingest(self, generation: int, algorithm: str, known: Progress | None = None) -> IngestFile:
         """With the bytes that an earlier writer left."""
@@ -212,7 +212,7 @@ class LocalBlobs:
 
     def seal(self, generation: int, digest: str) -> None:
         """Give a synced ingest its name as a blob, durably. Doing it again is harmless."""
-        source, target = self._path(ingest_path(generation)), self._path(blob_path(digest, generation))
+        source, target = self.path(ingest_path(generation)), self.path(blob_path(digest, generation))
         try:
             self._files.chmod(source, 0o444)
             self._files.rename(source, target)
@@ -223,7 +223,7 @@ class LocalBlobs:
 
     def unseal(self, generation: int, digest: str) -> bool:
         """Undo `seal` of a commit that was not recorded; True if there was something to undo."""
-        source, target = self._path(ingest_path(generation)), self._path(blob_path(digest, generation))
+        source, target = self.path(ingest_path(generation)), self.path(blob_path(digest, generation))
         if self._files.status(target) is None:
             return False
         self._files.chmod(target, 0o600)
@@ -232,18 +232,18 @@ class LocalBlobs:
 
     def ingest_status(self, generation: int, sealed: str) -> tuple[int, int] | None:
         """(bytes so far, time of the last write in nanoseconds), also when it has its blob's name already."""
-        status = self._files.status(self._path(ingest_path(generation)))
+        status = self._files.status(self.path(ingest_path(generation)))
         if status is None and sealed:
-            status = self._files.status(self._path(blob_path(sealed, generation)))
+            status = self._files.status(self.path(blob_path(sealed, generation)))
         return None if status is None else (status.size, status.modified_ns)
 
     def exists(self, digest: str, generation: int) -> bool:
-        return self._files.status(self._path(blob_path(digest, generation))) is not None
+        return self._files.status(self.path(blob_path(digest, generation))) is not None
 
     def open_blob(self, digest: str, generation: int) -> int:
         """A fresh read-only descriptor. Raises NotFound when the file has gone."""
         try:
-            return self._files.open(self._path(blob_path(digest, generation)), os.O_RDONLY)
+            return self._files.open(self.path(blob_path(digest, generation)), os.O_RDONLY)
         except FileNotFoundError:
             raise NotFound(
                 f"bytes of content {digest}", hint="the file vanished from the store; pull or ingest it again"
@@ -281,20 +281,23 @@ class LocalBlobs:
 
     def ingest_files(self) -> list[str]:
         """The paths of all files in the ingests' folder."""
-        return [f"ingests/{name}" for name in self._files.list_folder(self._path("ingests"))]
+        return [f"ingests/{name}" for name in self._files.list_folder(self.path("ingests"))]
 
     def remove(self, paths: list[str]) -> None:
         """Unlink files, durably: who strikes them off a queue afterwards never meets them again. One that is gone
         already is fine."""
         for path in paths:
             try:
-                self._files.unlink(self._path(path))
+                self._files.unlink(self.path(path))
             except FileNotFoundError:
                 pass
         for folder in {os.path.dirname(path) for path in paths}:
-            self._files.sync_folder(self._path(folder))
+            self._files.sync_folder(self.path(folder))
 
-    def _path(self, inside: str) -> str:
+    def sync_folder(self, inside: str) -> None:
+        self._files.sync_folder(self.path(inside))
+
+    def path(self, inside: str) -> str:
         return f"{self._root}/{inside}"
 
 

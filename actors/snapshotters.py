@@ -1,0 +1,114 @@
+"""Which snapshotters this store has, and which of them is the default: found out by trying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+import trio
+
+from ..protocol.errors import InvalidArgument
+from ..protocol.identifiers import quote
+from ..protocol.world import Work, World
+from ..storage.blobs.local import disk_errors
+from ..storage.snapshotters.interface import Snapshotter
+from ..storage.snapshotters.native import Native
+from ..storage.snapshotters.overlayfs import Overlayfs, OverlayTraits
+from ..storage.snapshotters.probe import knows_index, overlay_refusal
+from .config import SnapshotConfig
+
+__all__ = ["Snapshotters"]
+
+log = structlog.get_logger("orlop.snapshots")
+
+_NATIVE: Final = "native"
+
+
+class Snapshotters:
+    """Each is set up when it is first asked for; the answer stays."""
+
+    def __init__(self, store: str, world: World, config: SnapshotConfig) -> None:
+        self._base = f"{store}/snapshots"
+        self._world = world
+        self._config = config
+        self._known: dict[str, Snapshotter] = {}
+        self._refused: dict[str, str] = {}
+        self._default = ""
+        self._setting_up = trio.Lock()
+        self._makers: Mapping[str, Callable[[str], Snapshotter]] = {
+            "overlayfs": self._overlayfs,
+            "native": self._native,
+        }
+
+    def root(self, snapshotter: str) -> str:
+        return f"{self._base}/{snapshotter}"
+
+    @property
+    def names(self) -> list[str]:
+        """All that could be asked for."""
+        return list(self._makers)
+
+    def known(self, name: str) -> Snapshotter | None:
+        """One that is set up already; an empty name is the default."""
+        return self._known.get(name or self._default)
+
+    async def find(self, name: str) -> Snapshotter:
+        """Raises InvalidArgument: there is no such snapshotter, or why it does not work here."""
+        found = self.known(name)
+        if found is not None:
+            await trio.lowlevel.checkpoint()
+            return found
+        async with self._setting_up:
+            if not name:
+                name = self._default or await self._choose()
+            return await self._set_up(name)
+
+    async def _choose(self) -> str:
+        """The configured one; else overlayfs where it can be mounted, else native."""
+        if self._config.default:
+            self._default = self._config.default
+            return self._default
+        refusal = await self._world.workers.run(Work.FILES, self._probe)
+        if refusal:
+            log.info("the default snapshotter is native: overlayfs cannot be mounted here", reason=refusal)
+        self._default = _NATIVE if refusal else "overlayfs"
+        return self._default
+
+    async def _set_up(self, name: str) -> Snapshotter:
+        found = self._known.get(name)
+        if found is not None:
+            return found
+        maker = self._makers.get(name)
+        if maker is None:
+            raise InvalidArgument(f"snapshotter {quote(name)}", hint=f"there are: {', '.join(self._makers)}")
+        with disk_errors(f"snapshotter {name}"):
+            found = await self._world.workers.run(Work.FILES, maker, self.root(name))
+            await self._world.workers.run(Work.FILES, found.prepare_root)
+        self._known[name] = found
+        return found
+
+    # makers; they block
+
+    def _overlayfs(self, root: str) -> Snapshotter:
+        user = self._world.user
+        traits = OverlayTraits(
+            userxattr=user.in_user_namespace or user.uid != 0, index_off=knows_index(self._world.files)
+        )
+        return Overlayfs(
+            root, self._world.files, traits, privileged=user.uid == 0, mount_options=self._config.mount_options
+        )
+
+    def _native(self, root: str) -> Snapshotter:
+        user = self._world.user
+        return Native(
+            root, self._world.files, privileged=user.uid == 0, devices=user.uid == 0 and not user.in_user_namespace
+        )
+
+    def _probe(self) -> str:
+        user = self._world.user
+        self._world.files.make_folder(self._base)
+        name = f".probe-{self._world.random.token(6).hex()}"
+        return overlay_refusal(
+            self._base, name, self._world.files, self._world.mounts, userxattr=user.in_user_namespace or user.uid != 0
+        )

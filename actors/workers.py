@@ -1,0 +1,60 @@
+"""Worker processes, asked and heard in typed messages. See storage/archive/jobs.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+
+from ..protocol.errors import Unavailable, error_from_wire
+from ..protocol.world import Job as Process
+from ..protocol.world import Pool, Work, World
+from ..storage.archive.jobs import (
+    Advanced,
+    Failed,
+    Job,
+    NeedsLower,
+    Output,
+    Report,
+    decode_report,
+    encode,
+)
+from ..storage.blobs.local import disk_error
+
+__all__ = ["Hear", "LayerWorkers"]
+
+Hear = Callable[[Process, NeedsLower | Advanced | Output], Awaitable[None]]
+
+
+class LayerWorkers:
+    """`root`: the store's folder, in which jobs name folders relative to one of a snapshotter's roots."""
+
+    def __init__(self, pool: Pool, world: World) -> None:
+        self._pool = pool
+        self._world = world
+
+    async def run(self, job: Job, root: str, hear: Hear | None = None, descriptors: Sequence[int] = ()) -> Report:
+        """What came of a job whose folders are relative to `root`. `hear` gets what the worker says meanwhile.
+
+        Raises what the worker ran into, and Unavailable when it was killed. Cancellation: the worker is ended first.
+        """
+        try:
+            fd = await self._world.workers.run(Work.FILES, self._world.files.open, root, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                process = await self._pool.start(encode(job), [fd, *descriptors])
+            finally:
+                self._world.files.close(fd)
+        except OSError as error:
+            raise disk_error(error, "starting a worker process") from error
+        try:
+            while message := await process.receive():
+                report = decode_report(message)
+                if isinstance(report, NeedsLower | Advanced | Output):
+                    if hear is not None:
+                        await hear(process, report)
+                elif isinstance(report, Failed):
+                    raise error_from_wire(report.error)
+                else:
+                    return report
+            raise Unavailable("a worker process ended before its work was done", hint="try again")
+        finally:
+            await process.close()

@@ -1,0 +1,1 @@
+"""Layers: tar archives read, applied to a tree, and made from two trees. Runs in worker processes (worker.py)."""
