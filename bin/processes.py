@@ -31,6 +31,12 @@ serve(int(sys.argv[1]))
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["orlop"].__file__ or ""))) + "/orlop"
 
 
+def _pair() -> tuple[trio.socket.SocketType, socket.socket]:
+    """Ours, and one for a worker, which blocks."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return trio.socket.from_stdlib_socket(ours), theirs
+
+
 class ForkedJob:
     def __init__(self, pool: ForkedPool, number: int, channel: trio.socket.SocketType) -> None:
         self._pool = pool
@@ -67,7 +73,7 @@ class ForkedPool:
         self._last = 0
 
     async def start(self, message: bytes, descriptors: Sequence[int]) -> ForkedJob:
-        ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _pair()
         try:
             self._last += 1
             number = self._last
@@ -109,7 +115,7 @@ class ForkedPool:
                         raise
 
     async def _open(self) -> None:
-        ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _pair()
         arguments = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(theirs.fileno()), _PACKAGE, *sys.path]
         try:
             with theirs:
