@@ -17,6 +17,7 @@ from ..storage.blobs import ledger
 from ..storage.blobs.local import LocalBlobs, disk_error
 from ..storage.engine import Transaction
 from ..storage.snapshots import FOLDERS
+from .snapshotters import Snapshotters
 from .storage import Durable, StorageActor
 from .workers import LayerWorkers
 
@@ -29,9 +30,12 @@ RETRY_S = 1.0
 
 
 class RemovalActor:
-    def __init__(self, storage: StorageActor, blobs: LocalBlobs, workers: LayerWorkers, world: World) -> None:
+    def __init__(
+        self, storage: StorageActor, blobs: LocalBlobs, snapshotters: Snapshotters, workers: LayerWorkers, world: World
+    ) -> None:
         self._storage = storage
         self._blobs = blobs
+        self._snapshotters = snapshotters
         self._workers = workers
         self._world = world
         self._due = trio.Event()
@@ -104,6 +108,8 @@ class RemovalActor:
                 root, _, name = path.rpartition("/")
                 trees.setdefault(root, []).append(name)
         for root, names in trees.items():
+            snapshotter = await self._snapshotters.find(root.rpartition("/")[2])
+            await self._world.workers.run(Work.FILES, snapshotter.remove, names)
             await self._workers.run(RemoveTrees(names), self._blobs.path(root))
             await self._world.workers.run(Work.FILES, self._blobs.sync_folder, root)
 

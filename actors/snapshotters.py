@@ -12,6 +12,7 @@ from ..protocol.errors import InvalidArgument
 from ..protocol.identifiers import quote
 from ..protocol.world import Work, World
 from ..storage.blobs.local import disk_errors
+from ..storage.snapshotters.btrfs import Btrfs
 from ..storage.snapshotters.interface import Snapshotter
 from ..storage.snapshotters.native import Native
 from ..storage.snapshotters.overlayfs import Overlayfs, OverlayTraits
@@ -39,6 +40,7 @@ class Snapshotters:
         self._makers: Mapping[str, Callable[[str], Snapshotter]] = {
             "overlayfs": self._overlayfs,
             "native": self._native,
+            "btrfs": self._btrfs,
         }
 
     def root(self, snapshotter: str) -> str:
@@ -103,6 +105,16 @@ class Snapshotters:
         user = self._world.user
         return Native(
             root, self._world.files, privileged=user.uid == 0, devices=user.uid == 0 and not user.in_user_namespace
+        )
+
+    def _btrfs(self, root: str) -> Snapshotter:
+        user = self._world.user
+        return Btrfs(
+            root,
+            self._world.files,
+            self._world.subvolumes,
+            privileged=user.uid == 0,
+            devices=user.uid == 0 and not user.in_user_namespace,
         )
 
     def _probe(self) -> str:

@@ -19,6 +19,7 @@ import trio
 
 from ..protocol.errors import InvalidArgument, Unavailable
 from ..protocol.world import Address, FileStatus, Listener, Transport, User, Work, World
+from .btrfs import BtrfsSubvolumes
 from .mounts import LinuxMounts
 from .processes import ForkedProcesses
 
@@ -384,6 +385,7 @@ def real_world(program: str = "orlop") -> World:
         network=SocketNetwork(),
         processes=ForkedProcesses(),
         mounts=LinuxMounts(),
+        subvolumes=BtrfsSubvolumes(),
         user=User(os.geteuid(), _in_user_namespace()),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         pid=os.getpid(),

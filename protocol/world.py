@@ -28,6 +28,7 @@ __all__ = [
     "Network",
     "Pool",
     "Processes",
+    "Subvolumes",
     "Randomness",
     "Transport",
     "User",
@@ -207,6 +208,19 @@ class Mounts(Protocol):
         """Detached: at once for everybody who comes, later for who is inside."""
 
 
+class Subvolumes(Protocol):
+    """Those of btrfs. Blocking; they raise OSError."""
+
+    def possible(self, folder: str) -> bool:
+        """Whether the folder lies on btrfs."""
+
+    def make(self, path: str) -> None: ...
+    def clone(self, source: str, path: str) -> None:
+        """A writable one with the same contents, which share their blocks."""
+
+    def remove(self, path: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class User:
     """As whom this process runs. `uid` 0 inside a user namespace is not the machine's root."""
@@ -224,6 +238,7 @@ class World:
     network: Network
     processes: Processes
     mounts: Mounts
+    subvolumes: Subvolumes
     user: User = User()
     cores: int = 1
     pid: int = 0

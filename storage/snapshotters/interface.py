@@ -40,7 +40,7 @@ class Snapshotter(Protocol):
     """What else changes the files on disk; part of what a shared snapshot is found by."""
 
     def prepare_root(self) -> None:
-        """Make the folders. Blocks. Raises OSError, FailedPrecondition where it cannot work here."""
+        """Make the folders. Blocks. Raises OSError, InvalidArgument where it cannot work."""
 
     def needs_folder(self, standing: Standing) -> bool:
         """False for a view that shows its parent's folder."""
@@ -59,11 +59,5 @@ class Snapshotter(Protocol):
     def own_tree(self, snapshot_id: int) -> str:
         """The folder whose size is the snapshot's."""
 
-    def settle(self, standing: Standing) -> None:
-        """It was committed: from here on it does not change. Blocks."""
-
-    def removes_itself(self) -> bool:
-        """Whether `remove` has more to do than removing a folder."""
-
-    def remove(self, folders: Sequence[str]) -> None:
-        """Before the folders of these ids are removed. Blocks."""
+    def remove(self, names: Sequence[str]) -> None:
+        """What must go in another way than as a folder, before folders of these names are removed. Blocks."""

@@ -57,11 +57,5 @@ class Native:
     def own_tree(self, snapshot_id: int) -> str:
         return str(snapshot_id)
 
-    def settle(self, standing: Standing) -> None:
-        """Nothing: nobody writes into it any more."""
-
-    def removes_itself(self) -> bool:
-        return False
-
-    def remove(self, folders: Sequence[str]) -> None:
-        """Nothing more than the folders."""
+    def remove(self, names: Sequence[str]) -> None:
+        """Folders are all that there is."""

@@ -97,11 +97,5 @@ class Overlayfs:
     def own_tree(self, snapshot_id: int) -> str:
         return f"{snapshot_id}/fs"
 
-    def settle(self, standing: Standing) -> None:
-        """Nothing: nobody writes into `fs` any more."""
-
-    def removes_itself(self) -> bool:
-        return False
-
-    def remove(self, folders: Sequence[str]) -> None:
-        """Nothing more than the folders."""
+    def remove(self, names: Sequence[str]) -> None:
+        """Folders are all that there is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,3 +17,10 @@ def memory() -> Iterator[Path]:
     where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="orlop-power-cut-", dir=where) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    seed = int(os.environ.get("ORLOP_KILL_SEED", "0")) or random.SystemRandom().getrandbits(32)
+    print(f"ORLOP_KILL_SEED={seed}")
+    return random.Random(seed)
