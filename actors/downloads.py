@@ -72,7 +72,9 @@ class Pull:
     changed: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
 
-    def show(self, descriptor: Descriptor, state: PullState, offset: int = 0, transferred: int = 0) -> None:
+    def show(
+        self, descriptor: Descriptor, state: PullState, offset: int = 0, transferred: int = 0, note: str = ""
+    ) -> None:
         self.progress[descriptor.digest] = PullProgress(
             name=f"{kind_of(descriptor.media_type)} ({split_digest(descriptor.digest)[1][:12]})",
             state=state,
@@ -81,13 +83,14 @@ class Pull:
             offset=offset,
             total=descriptor.size,
             transferred=transferred,
+            note=note,
         )
         self.changed.add(descriptor.digest)
 
-    def show_unpacking(self, descriptor: Descriptor, state: PullState, offset: int) -> None:
+    def show_unpacking(self, descriptor: Descriptor, state: PullState, offset: int, note: str = "") -> None:
         """The layer's download has ended, and what came over the network stays said."""
         before = self.progress.get(descriptor.digest)
-        self.show(descriptor, state, offset, 0 if before is None else before.transferred)
+        self.show(descriptor, state, offset, 0 if before is None else before.transferred, note)
 
     async def report(self) -> None:
         """Send what changed since the last time; the newest state of each object only."""

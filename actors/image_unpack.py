@@ -190,9 +190,9 @@ async def _reported(emit: Emit) -> AsyncIterator[Show]:
     """How the layers stand, told now and then and at the end."""
     steps: dict[str, PullProgress] = {}
 
-    def show(descriptor: Descriptor, state: PullState, offset: int) -> None:
+    def show(descriptor: Descriptor, state: PullState, offset: int, note: str = "") -> None:
         name = f"layer ({split_digest(descriptor.digest)[1][:12]})"
-        steps[descriptor.digest] = PullProgress(name, state, descriptor.digest, "layer", offset)
+        steps[descriptor.digest] = PullProgress(name, state, descriptor.digest, "layer", offset, note=note)
 
     async def report() -> None:
         while steps:

@@ -98,13 +98,13 @@ class Snapshotters:
             userxattr=user.in_user_namespace or user.uid != 0, index_off=knows_index(self._world.files)
         )
         return Overlayfs(
-            root, self._world.files, traits, privileged=user.uid == 0, mount_options=self._config.mount_options
+            root, self._world.files, traits, privileged=user.gives_away, mount_options=self._config.mount_options
         )
 
     def _native(self, root: str) -> Snapshotter:
         user = self._world.user
         return Native(
-            root, self._world.files, privileged=user.uid == 0, devices=user.uid == 0 and not user.in_user_namespace
+            root, self._world.files, privileged=user.gives_away, devices=user.uid == 0 and not user.in_user_namespace
         )
 
     def _btrfs(self, root: str) -> Snapshotter:
@@ -113,7 +113,7 @@ class Snapshotters:
             root,
             self._world.files,
             self._world.subvolumes,
-            privileged=user.uid == 0,
+            privileged=user.gives_away,
             devices=user.uid == 0 and not user.in_user_namespace,
         )
 

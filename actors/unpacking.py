@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -41,7 +42,12 @@ from .unpack_plans import Finished
 __all__ = ["Show", "UnpackActor", "Unpacking"]
 
 _RECORDED_AT_ONCE = 50
-Show = Callable[[Descriptor, PullState, int], None]
+
+
+class Show(Protocol):
+    """How a layer stands now; `note` is what a person should know of it."""
+
+    def __call__(self, descriptor: Descriptor, state: PullState, offset: int, note: str = "") -> None: ...
 
 
 class _Made:
@@ -54,6 +60,7 @@ class _Made:
         self.recorded = trio.Event()
         self.usage: Usage | None = None
         self.announced = False
+        self.note = ""
         self.failure: OrlopError | None = None
 
 
@@ -221,6 +228,7 @@ class UnpackActor:
             self._release(token)
         _check(layer, unpacked)
         made.usage = Usage(unpacked.applied.blocks * 512, unpacked.applied.inodes)
+        made.note = "; ".join(unpacked.applied.warnings)
         unpacking.show(layer.descriptor, PullState.UNPACKING, unpacked.size)
 
     async def _hear(
@@ -280,7 +288,8 @@ class UnpackActor:
             if made_of in unpacking.claimed:
                 unpacking.claimed.remove(made_of)
                 self._under_way.pop(made_of).set()
-            unpacking.show(unpacking.layers[each.position].descriptor, PullState.UNPACKED, 0)
+            note = unpacking.made[each.position].note
+            unpacking.show(unpacking.layers[each.position].descriptor, PullState.UNPACKED, 0, note)
 
 
 def _fresh(kind: TargetKind) -> TargetKind:

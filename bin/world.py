@@ -368,12 +368,15 @@ def parse_address(text: str) -> Address:
     raise InvalidArgument(f'address "{text}"', hint="use unix:PATH or tcp:HOST:PORT")
 
 
-def _in_user_namespace() -> bool:
+def _user() -> User:
+    uid = os.geteuid()
     try:
         with open("/proc/self/uid_map") as file:
-            return file.read().split() != ["0", "0", "4294967295"]
+            ranges = [[int(number) for number in line.split()] for line in file]
     except OSError:
-        return False
+        return User(uid, False, uid == 0)
+    known = sum(length for _, _, length in ranges)
+    return User(uid, ranges != [[0, 0, 2**32 - 1]], uid == 0 and known > 1)
 
 
 def real_world(program: str = "orlop") -> World:
@@ -386,7 +389,7 @@ def real_world(program: str = "orlop") -> World:
         processes=ForkedProcesses(),
         mounts=LinuxMounts(),
         subvolumes=BtrfsSubvolumes(),
-        user=User(os.geteuid(), _in_user_namespace()),
+        user=_user(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         pid=os.getpid(),
         program=program,

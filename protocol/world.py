@@ -223,10 +223,12 @@ class Subvolumes(Protocol):
 
 @dataclass(frozen=True)
 class User:
-    """As whom this process runs. `uid` 0 inside a user namespace is not the machine's root."""
+    """As whom this process runs. `uid` 0 inside a user namespace is not the machine's root. `gives_away`: whether it may
+    make files that belong to others."""
 
     uid: int = 0
     in_user_namespace: bool = False
+    gives_away: bool = True
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import click
 
 from ...actors.timestamps import rfc3339
 from ...protocol.api import Snapshots, Store
-from ...protocol.errors import AlreadyExists, FailedPrecondition, NotFound
+from ...protocol.errors import AlreadyExists, FailedPrecondition, NotFound, OrlopError
 from ...protocol.identifiers import quote
 from ...protocol.labels import GC_ROOT
 from ...protocol.messages import Unpacked
@@ -109,9 +109,15 @@ def mount(session: Session, name: str, target: str, rw: bool, platform: str, sna
         if not os.path.isdir(folder):
             raise NotFound(f"folder {quote(target)}", hint="make it first")
         unpacked = await _unpacked(store, name, platform, snapshotter)
-        mounts = await _mounts(store.snapshots.using(unpacked.snapshotter), folder, unpacked.chain_id, rw)
-        if not os.path.ismount(folder):
-            mount_all(mounts, folder)
+        found = store.snapshots.using(unpacked.snapshotter)
+        mounts, is_new = await _mounts(found, folder, unpacked.chain_id, rw)
+        try:
+            if not os.path.ismount(folder):
+                mount_all(mounts, folder)
+        except OrlopError:
+            if is_new:
+                await found.remove(folder)
+            raise
         click.echo(folder)
 
     session.run(run)
@@ -147,13 +153,12 @@ async def _unpacked(store: Store, name: str, platform: str, snapshotter: str) ->
     return await store.images.unpack(literal, snapshotter=snapshotter, platform=platform)
 
 
-async def _mounts(found: Snapshots, folder: str, chain_id: str, rw: bool) -> list[Mount]:
+async def _mounts(found: Snapshots, folder: str, chain_id: str, rw: bool) -> tuple[list[Mount], bool]:
     """Of a snapshot for this folder: a new one, or the one that an earlier mount of the same image left."""
     labels = {GC_ROOT: rfc3339(time.time_ns())}
+    make = found.prepare if rw else found.view
     try:
-        if rw:
-            return await found.prepare(folder, chain_id, labels)
-        return await found.view(folder, chain_id, labels)
+        return await make(folder, chain_id, labels), True
     except AlreadyExists:
         info = await found.get(folder)
         wanted = SnapshotKind.ACTIVE if rw else SnapshotKind.VIEW
@@ -161,4 +166,4 @@ async def _mounts(found: Snapshots, folder: str, chain_id: str, rw: bool) -> lis
             raise FailedPrecondition(
                 f"snapshot {quote(folder)} stands for another mount", hint=f"orlop images unmount --rm {folder}"
             ) from None
-        return await found.mounts(folder)
+        return await found.mounts(folder), False

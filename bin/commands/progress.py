@@ -80,14 +80,19 @@ class _Bars(PullDisplay):
 
 @contextmanager
 def open_display(quiet: bool) -> Iterator[PullDisplay]:
+    """What there is to know is told at the end, each thing once, however quiet."""
     if quiet:
-        yield PullDisplay()
+        display = PullDisplay()
+        yield display
     elif sys.stderr.isatty():
-        bars = _Bars()
+        display = bars = _Bars()
         with bars.progress:
-            yield bars
+            yield display
     else:
-        yield _Lines()
+        display = _Lines()
+        yield display
+    for note in dict.fromkeys(item.note for item in display.items.values() if item.note):
+        click.echo(f"note: {note}", err=True)
 
 
 @contextmanager

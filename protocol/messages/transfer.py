@@ -87,3 +87,5 @@ class PullProgress(msgspec.Struct, frozen=True):
     offset: int = 0
     total: int = 0
     transferred: int = 0
+    note: str = ""
+    """What a person should know of it, say that owners could not be kept."""

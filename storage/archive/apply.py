@@ -294,8 +294,8 @@ class LayerApplier:
         if entry.uid != self._uid or entry.gid != self._gid or place.setgid:
             try:
                 os.chown(base, entry.uid, entry.gid, dir_fd=place.fd, follow_symlinks=False)
-            except PermissionError:
-                self._cannot_own(entry)
+            except OSError as error:
+                self._cannot_own(entry, error)
         if entry.xattrs:
             os.fchdir(place.fd)
             set_xattrs(base, entry.xattrs, entry.name, self._warn, userxattr=self._kind.userxattr, regular=False)
@@ -451,10 +451,13 @@ class LayerApplier:
     def _own(self, fd: int, entry: Entry) -> None:
         try:
             os.fchown(fd, entry.uid, entry.gid)
-        except PermissionError:
-            self._cannot_own(entry)
+        except OSError as error:
+            self._cannot_own(entry, error)
 
-    def _cannot_own(self, entry: Entry) -> None:
+    def _cannot_own(self, entry: Entry, error: OSError) -> None:
+        """EINVAL: the user namespace does not know that owner."""
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise error
         if self._kind.owners:
             raise PermissionDenied(
                 f"entry {shown(entry.name)}: owner {entry.uid}:{entry.gid}", hint="unpacking it needs privileges"
