@@ -98,12 +98,12 @@ def info(session: Session, key: str, snapshotter: str) -> None:
 
 def _making(command: Callable[..., Any]) -> Any:
     for option in (
-        click.argument("key"),
-        click.argument("parent", default=""),
-        click.option("--target", "-t", metavar="DIR", help="Print the commands that mount it there."),
-        click.option("--mounts", "as_json", is_flag=True, help="Print its mounts as JSON."),
-        click.option("--label", "labels", multiple=True, metavar="KEY=VALUE"),
         _with_snapshots,
+        click.option("--label", "labels", multiple=True, metavar="KEY=VALUE"),
+        click.option("--mounts", "as_json", is_flag=True, help="Print its mounts as JSON."),
+        click.option("--target", "-t", metavar="DIR", help="Print the commands that mount it there."),
+        click.argument("parent", default=""),
+        click.argument("key"),
     ):
         command = option(command)
     return command
