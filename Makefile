@@ -36,10 +36,10 @@ wheel: $(VENV)/.test
 
 # Foreign programs that the tests use; without them those tests are skipped, and say so.
 tools:
-	@if ! command -v docker-registry >/dev/null || ! command -v skopeo >/dev/null; then \
+	@if ! command -v docker-registry >/dev/null || ! command -v skopeo >/dev/null || ! command -v umoci >/dev/null || ! command -v mkfs.btrfs >/dev/null; then \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker-registry skopeo >/dev/null; \
-	  else echo "docker-registry or skopeo is missing: the tests that need them will be skipped"; fi; fi
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker-registry skopeo umoci attr btrfs-progs >/dev/null; \
+	  else echo "docker-registry, skopeo, umoci or mkfs.btrfs is missing: the tests that need them will be skipped"; fi; fi
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

@@ -81,7 +81,7 @@ class Pull:
             digest=descriptor.digest,
             kind=kind_of(descriptor.media_type),
             offset=offset,
-            total=descriptor.size,
+            total=0 if state is PullState.UNPACKING else descriptor.size,
             transferred=transferred,
             note=note,
         )
@@ -90,7 +90,10 @@ class Pull:
     def show_unpacking(self, descriptor: Descriptor, state: PullState, offset: int, note: str = "") -> None:
         """The layer's download has ended, and what came over the network stays said."""
         before = self.progress.get(descriptor.digest)
-        self.show(descriptor, state, offset, 0 if before is None else before.transferred, note)
+        transferred = 0 if before is None else before.transferred
+        if state is PullState.UNPACKED:
+            offset = descriptor.size
+        self.show(descriptor, state, offset, transferred, note)
 
     async def report(self) -> None:
         """Send what changed since the last time; the newest state of each object only."""

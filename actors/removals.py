@@ -12,7 +12,7 @@ import trio
 
 from ..protocol.errors import OrlopError, Unavailable
 from ..protocol.world import Work, World
-from ..storage.archive.jobs import RemoveTrees
+from ..storage.archive.jobs import Removed, RemoveTrees
 from ..storage.blobs import ledger
 from ..storage.blobs.local import LocalBlobs, disk_error
 from ..storage.engine import Transaction
@@ -27,6 +27,7 @@ log = structlog.get_logger("orlop.removals")
 
 _REMOVALS_AT_ONCE = 256
 RETRY_S = 1.0
+RETRY_ASIDE_S = 60.0
 
 
 class RemovalActor:
@@ -46,6 +47,11 @@ class RemovalActor:
 
     async def run(self) -> None:
         """Begins with what an earlier run left behind. Ends when cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._try_again)
+            await self._run()
+
+    async def _run(self) -> None:
         self._due.set()
         while True:
             await self._due.wait()
@@ -90,15 +96,26 @@ class RemovalActor:
             head = await ledger.last_removal(view)
             page = await ledger.page_removals(view, self._removed_up_to, _REMOVALS_AT_ONCE)
         if page:
-            await self._remove([removal.path for _, removal in page])
-            await self._storage.transact(partial(_strike, positions=[position for position, _ in page]))
+            left = await self._remove([removal.path for _, removal in page])
+            await self._storage.transact(partial(_strike, page=page, left=left))
         async with self._removed:
             self._removed_up_to = page[-1][0] if len(page) == _REMOVALS_AT_ONCE else max(head, self._removed_up_to)
             self._removed.notify_all()
         return len(page) == _REMOVALS_AT_ONCE
 
-    async def _remove(self, paths: list[str]) -> None:
-        """Files at once, whole trees by worker processes."""
+    async def _try_again(self) -> None:
+        """What was set aside, now and then: first when the store starts."""
+        while True:
+            try:
+                await self._storage.transact(partial(ledger.take_back, limit=_REMOVALS_AT_ONCE))
+            except OrlopError as error:
+                log.error("what could not be removed waits on", error=str(error))
+            await trio.sleep(RETRY_ASIDE_S)
+
+    async def _remove(self, paths: list[str]) -> set[str]:
+        """Files at once, whole trees by worker processes. Returns the trees that could not be removed: somebody made a
+        file immutable, or mounted something; nobody else has to wait for that."""
+        left: set[str] = set()
         files = [path for path in paths if not path.startswith(FOLDERS)]
         if files:
             await self._world.workers.run(Work.FILES, self._blobs.remove, files)
@@ -110,13 +127,21 @@ class RemovalActor:
         for root, names in trees.items():
             snapshotter = await self._snapshotters.find(root.rpartition("/")[2])
             await self._world.workers.run(Work.FILES, snapshotter.remove, names)
-            await self._workers.run(RemoveTrees(names), self._blobs.path(root))
+            done = await self._workers.run(RemoveTrees(names), self._blobs.path(root))
+            assert isinstance(done, Removed)
+            for name, reason in done.left.items():
+                log.warning("a snapshot's folder cannot be removed; trying again later", name=name, reason=reason)
+                left.add(f"{root}/{name}")
             await self._world.workers.run(Work.FILES, self._blobs.sync_folder, root)
+        return left
 
     def _hear(self, news: Durable) -> None:
         if news.removals:
             self._due.set()
 
 
-async def _strike(txn: Transaction, positions: list[int]) -> None:
-    ledger.strike_removals(txn, positions)
+async def _strike(txn: Transaction, page: list[tuple[int, ledger.Removal]], left: set[str]) -> None:
+    for position, removal in page:
+        if removal.path in left:
+            ledger.set_aside(txn, position, removal)
+    ledger.strike_removals(txn, [position for position, _ in page])

@@ -19,14 +19,14 @@ _TRIPLE: Final = re.compile(r"(\d{1,10}):(\d{1,10}):(\d{1,10})")
 
 def mapped_owner(labels: Mapping[str, str]) -> Owner | None:
     """Whom id 0 of the container is on the host; None without such labels. Raises InvalidArgument."""
-    if _UID not in labels and _GID not in labels:
+    if not labels.get(_UID) and not labels.get(_GID):
         return None
     return Owner(_host_id(labels, _UID), _host_id(labels, _GID))
 
 
 def _host_id(labels: Mapping[str, str], label: str) -> int:
     text = labels.get(label)
-    if text is None:
+    if not text:
         return 0
     found: int | None = None
     for part in text.split(","):

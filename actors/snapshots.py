@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from ..protocol import messages as m
-from ..protocol.errors import FailedPrecondition, NotFound, OrlopError
+from ..protocol.errors import DataLoss, FailedPrecondition, NotFound, OrlopError
 from ..protocol.identifiers import check_name, quote
 from ..protocol.messages import Context
 from ..protocol.records import SnapshotInfo, SnapshotKind, Usage
@@ -102,7 +102,7 @@ class SnapshotActor:
             snapshot_id = await snapshots.id_of(view, context.namespace or "", name) if found is not None else 0
         usage = Usage(0, 0)
         if found is not None and found.kind is SnapshotKind.ACTIVE:
-            usage = await self._measured(snapshotter, snapshot_id)
+            usage = await self._measured(snapshotter, snapshot_id, request.key)
             await self.make_durable(snapshotter)
         return await self._storage.transact(
             lambda txn: plans.commit(txn, request, context, usage, rebase=snapshotter.rebase)
@@ -124,7 +124,7 @@ class SnapshotActor:
         """Counted now for an active snapshot, as it was at the commit for a committed one. Source: spec snapshots 9."""
         snapshotter, found, standing = await self.standing(request.snapshotter, request.key, context)
         if found.kind is SnapshotKind.ACTIVE:
-            return await self._measured(snapshotter, standing.id)
+            return await self._measured(snapshotter, standing.id, request.key)
         with self._storage.view() as view:
             backend = await snapshots.find_backend(view, standing.id)
         return Usage(0, 0) if backend is None else Usage(backend.size, backend.inodes)
@@ -198,7 +198,10 @@ class SnapshotActor:
         with disk_errors(f"snapshot {standing.id}"):
             job = await self._world.workers.run(Work.FILES, snapshotter.make, standing, owner)
         if job is not None:
-            await self._workers.run(job, self._snapshotters.root(snapshotter.name))
+            try:
+                await self._workers.run(job, self._snapshotters.root(snapshotter.name))
+            except NotFound:
+                raise DataLoss(f"the files of snapshot {standing.parents[0]} are gone") from None
 
     async def make_durable(self, snapshotter: Snapshotter) -> None:
         with disk_errors("making snapshots durable"):
@@ -230,9 +233,13 @@ class SnapshotActor:
             snapshot_id, kind, [parent, *await snapshots.ancestors(reader, parent, snapshotter.most_parents - 1)]
         )
 
-    async def _measured(self, snapshotter: Snapshotter, snapshot_id: int) -> Usage:
+    async def _measured(self, snapshotter: Snapshotter, snapshot_id: int, key: str) -> Usage:
+        """Raises NotFound when it was removed meanwhile."""
         job = Measure(snapshotter.own_tree(snapshot_id))
-        done = await self._workers.run(job, self._snapshotters.root(snapshotter.name))
+        try:
+            done = await self._workers.run(job, self._snapshotters.root(snapshotter.name))
+        except NotFound:
+            raise NotFound(f"snapshot {quote(key)}") from None
         assert isinstance(done, Done)
         return Usage(done.size, done.inodes)
 

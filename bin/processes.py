@@ -28,7 +28,7 @@ sys.path[:] = sys.argv[3:]
 from orlop.storage.archive.worker import serve
 serve(int(sys.argv[1]))
 """
-_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["orlop"].__file__ or ""))) + "/orlop"
+_PACKAGE: Final = os.path.dirname(os.path.abspath(sys.modules["orlop"].__file__ or ""))
 
 
 def _pair() -> tuple[trio.socket.SocketType, socket.socket]:

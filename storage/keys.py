@@ -17,7 +17,8 @@ Every key starts with the schema's version (one byte) and a region (one byte):
     01 p <record's key> <part>             further parts of a record over 64 KiB
     01 S <namespace>                       namespaces whose content others may adopt
     01 g <namespace> 00 <name>             the backend's id of a snapshot
-    01 h <namespace> 00 <parent> <child>   snapshots that have another as their parent (names before others are escaped)
+    01 h <namespace> 00 <SHA-256 of parent> 01 <child>
+                                           snapshots that have another as their parent
     01 V <id>                              the backend's snapshot: parent, holders, children
     01 W <id>                              backend snapshots that are being made
     01 X <id>                              backend snapshots that nobody holds
@@ -26,6 +27,7 @@ Every key starts with the schema's version (one byte) and a region (one byte):
     01 D <digest>                          bytes of a small blob
     01 U <digest>                          blobs that no namespace holds
     01 q <number>                          queue: files to unlink
+    01 Z <number>                          folders that could not be removed, to be tried again
     01 o <number>                          queue: owed work
     01 j <sequence>                        journal
 
@@ -39,6 +41,7 @@ __all__ = ["RecordKind", "prefix_end"]
 
 from enum import Enum
 from functools import lru_cache
+from hashlib import sha256
 
 _V = b"\x01"
 
@@ -130,7 +133,7 @@ def snapshot_id(namespace: str, name: str) -> bytes:
 
 def snapshot_children(namespace: str, parent: str) -> bytes:
     """Ends in 01, so `prefix_end` works."""
-    return b"%bh%b\x00%b" % (_V, namespace.encode(), _escape(parent))
+    return b"%bh%b\x00%b\x01" % (_V, namespace.encode(), sha256(parent.encode()).digest())
 
 
 SHAREABLE = _V + b"S"
@@ -183,6 +186,13 @@ def unpacked(origin: bytes) -> bytes:
 
 def removal(position: int) -> bytes:
     return REMOVALS + number(position)
+
+
+ASIDE = _V + b"Z"
+
+
+def aside(position: int) -> bytes:
+    return ASIDE + number(position)
 
 
 def owed(position: int) -> bytes:

@@ -75,7 +75,8 @@ class _Bars(PullDisplay):
         task = self._tasks.get(item.digest)
         if task is None:
             task = self._tasks[item.digest] = self.progress.add_task(item.name, total=item.total, state="")
-        self.progress.update(task, completed=item.offset, state=item.state.value)
+        # How much a layer unfolds to nobody says: its bar then only shows that it moves.
+        self.progress.update(task, completed=item.offset, total=item.total or None, state=item.state.value)
 
 
 @contextmanager

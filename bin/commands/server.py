@@ -24,6 +24,7 @@ def info(session: Session) -> None:
             ("images", store.images.list(fields=["name"])),
             ("containers", store.containers.list(fields=["id"])),
             ("content", store.content.list(fields=["digest"])),
+            ("snapshots", store.snapshots.list(fields=["name"])),
             ("leases", store.leases.list(fields=["id"])),
         ):
             counts[name] = sum([1 async for _ in listed])

@@ -63,8 +63,11 @@ def set_xattrs(
                 ) from None
 
 
-def copy_attributes(source: int, target: int, status: os.stat_result, warn: Warn, *, own: bool) -> None:
-    """Owner, extended attributes (not `trusted.*`) and mode from one open file to another; times are the caller's."""
+def copy_attributes(
+    source: int, target: int, status: os.stat_result, warn: Warn, *, own: bool, all_of_them: bool = False
+) -> None:
+    """Owner, extended attributes and mode from one open file to another; times are the caller's. What overlays keep in
+    `trusted.*` and the like is left out, unless `all_of_them` are to be copied."""
     if own:
         os.fchown(target, status.st_uid, status.st_gid)
     try:
@@ -74,7 +77,7 @@ def copy_attributes(source: int, target: int, status: os.stat_result, warn: Warn
             raise
         names = []
     for name in names:
-        if name.startswith(("trusted.", "user.overlay.")):
+        if not all_of_them and name.startswith(("trusted.", "user.overlay.")):
             continue
         try:
             os.setxattr(target, name, os.getxattr(source, name))

@@ -94,7 +94,7 @@ def _copy_folder(
             links[key] = inside
         _copy_one(name, status, source, target, own)
     status = os.fstat(source)
-    copy_attributes(source, target, status, _ignore, own=own)
+    copy_attributes(source, target, status, _ignore, own=own, all_of_them=True)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
@@ -108,7 +108,7 @@ def _copy_one(name: bytes, status: os.stat_result, source: int, target: int, own
             )
             try:
                 copy_bytes(read, write, status)
-                copy_attributes(read, write, status, _ignore, own=own)
+                copy_attributes(read, write, status, _ignore, own=own, all_of_them=True)
                 os.utime(write, ns=times)
             finally:
                 os.close(write)

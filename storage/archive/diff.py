@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import stat
-import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -49,7 +48,6 @@ def write_difference(
 
     Files that change meanwhile are taken as they are met. Raises NotImplemented (compression), OSError.
     """
-    sys.setrecursionlimit(20_000)  # a frame for each folder on a path
     sink = _Sink(compression, emit)
     writer = _Writer(sink, epoch_s)
     for step in _walk(lower, upper, b""):

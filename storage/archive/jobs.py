@@ -27,6 +27,7 @@ __all__ = [
     "Output",
     "Packed",
     "RemoveTrees",
+    "Removed",
     "Report",
     "Unpacked",
     "decode_job",
@@ -129,11 +130,17 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     inodes: int = 0
 
 
+class Removed(msgspec.Struct, frozen=True, tag="removed"):
+    """`left`: folders that could not be removed, and why."""
+
+    left: dict[str, str] = {}
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     error: WireError
 
 
-Report = NeedsLower | Advanced | Output | Unpacked | Packed | Done | Failed
+Report = NeedsLower | Advanced | Output | Unpacked | Packed | Done | Removed | Failed
 
 decode_job: Callable[[bytes], Job] = msgspec.msgpack.Decoder(Job).decode
 decode_report: Callable[[bytes], Report] = msgspec.msgpack.Decoder(Report).decode

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ...protocol.errors import Internal, OrlopError, Unavailable, error_to_wire
+from ...protocol.errors import Internal, NotFound, OrlopError, ResourceExhausted, Unavailable, error_to_wire
 from .apply import Applied, LayerApplier
 from .confine import confine, die_with_parent
 from .copying import copy_tree
@@ -35,12 +34,14 @@ from .jobs import (
     NeedsLower,
     Output,
     Packed,
+    Removed,
     Report,
     Unpacked,
     decode_job,
     encode,
 )
 from .measure import measure
+from .removing import remove_trees
 from .streams import LayerStream
 from .tar import TarReader
 from .tree import FOLDER_FLAGS, Folder, opaque_name
@@ -52,6 +53,7 @@ COMMAND: Final = struct.Struct("!BQ")
 START, KILL = 1, 2
 _REPORT_EVERY_S: Final = 0.1
 _OUTPUT_BYTES: Final = 128 * 1024
+_MOST_FOLDERS_DEEP: Final = 30_000
 
 
 def serve(fd: int) -> None:
@@ -119,10 +121,14 @@ def run_job(
     def report(message: Report) -> None:
         send(encode(message))
 
+    sys.setrecursionlimit(_MOST_FOLDERS_DEEP)  # a frame for each folder on the way down
     try:
         outcome = _run(job, fds, report, receive, confined)
     except OrlopError as error:
         outcome = Failed(error_to_wire(error))
+    except RecursionError:
+        deep = ResourceExhausted(f"a tree of more than {_MOST_FOLDERS_DEEP} folders in each other")
+        outcome = Failed(error_to_wire(deep))
     except OSError as error:
         outcome = Failed(error_to_wire(Unavailable(f"a worker process: {error}")))
     except Exception as defect:  # noqa: BLE001 - told to whoever asked
@@ -152,9 +158,7 @@ def _run(
             return Done(*measure(folder))
     if confined:
         confine(root)
-    for name in job.folders:
-        _remove(name, root)
-    return Done()
+    return Removed(remove_trees(root, job.folders))
 
 
 def _apply(
@@ -232,27 +236,12 @@ def _reader(data: bytes | None, fds: list[int]) -> Callable[[int], bytes]:
     return read
 
 
-def _remove(name: str, root: int) -> None:
-    """Folders that nobody may enter are made accessible first: not everybody is root."""
-
-    try:
-        shutil.rmtree(name, dir_fd=root, onerror=_unless_gone)
-    except PermissionError:
-        for _, folders, _, fd in os.fwalk(name, dir_fd=root):
-            os.fchmod(fd, 0o700)
-            for folder in folders:
-                os.chmod(folder, 0o700, dir_fd=fd)
-        shutil.rmtree(name, dir_fd=root, onerror=_unless_gone)
-
-
-def _unless_gone(_: object, __: object, error: tuple[type[BaseException], BaseException, object]) -> None:
-    if not isinstance(error[1], FileNotFoundError):
-        raise error[1]
-
-
 @contextmanager
 def _opened(root: int, name: str) -> Iterator[int]:
-    fd = os.open(name, FOLDER_FLAGS, dir_fd=root)
+    try:
+        fd = os.open(name, FOLDER_FLAGS, dir_fd=root)
+    except FileNotFoundError:
+        raise NotFound(f"folder {name}") from None
     try:
         yield fd
     finally:

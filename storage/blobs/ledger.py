@@ -35,6 +35,8 @@ __all__ = [
     "record_file",
     "record_small",
     "release",
+    "set_aside",
+    "take_back",
     "replace_lost",
     "small_bytes",
     "strike_removals",
@@ -217,6 +219,21 @@ def strike_removals(txn: Transaction, positions: list[int]) -> None:
     for position in positions:
         txn.delete(keys.removal(position))
     txn.put(keys.QUEUE_FLOOR, keys.number(positions[-1]))
+
+
+def set_aside(txn: Transaction, position: int, removal: Removal) -> None:
+    """It could not be removed: others do not wait for it, and it is tried again later."""
+    txn.put(keys.aside(position), seal(encode(removal)))
+
+
+async def take_back(txn: Transaction, limit: int) -> int:
+    """Queue again what was set aside; returns how much there was."""
+    pairs = await txn.scan(keys.ASIDE, keys.prefix_end(keys.ASIDE), limit)
+    for key, value in pairs:
+        removal = _REMOVAL.decode(open_value(value, key)[1])
+        txn.delete(key)
+        await queue_removal(txn, removal.path, removal.size)
+    return len(pairs)
 
 
 async def first_removal(reader: Reader) -> int:

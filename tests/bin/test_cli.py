@@ -284,7 +284,7 @@ def test_ctrl_c_during_a_pull_into_an_own_store_ends_it_at_once(shell: Shell, la
         registry.fault("/blobs/", Stall(None, None), times=None)
         with shell.started("pull", "--plain-http", f"{registry.address}/a/b:latest") as process:
             assert process.stderr is not None
-            while "layer" not in process.stderr.readline():
+            while "config" not in process.stderr.readline():
                 pass
             began = time.monotonic()
             process.send_signal(signal.SIGINT)

@@ -1,0 +1,96 @@
+"""Trees removed, however deep they are and whatever modes are in them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Final
+
+from .tree import FOLDER_FLAGS
+
+__all__ = ["remove_trees"]
+
+_MOST_OPEN: Final = 200  # folders in each other; what is deeper is moved up first
+_MOVED: Final = ".removing-%d-%d"
+
+
+def remove_trees(root: int, names: Sequence[str]) -> dict[str, str]:
+    """Remove folders of an open one. Those that could not be, and why; one that is gone already is fine."""
+    left = {}
+    for name in names:
+        try:
+            _Remover(root).remove(name)
+        except OSError as error:
+            left[name] = error.strerror or str(error)
+    return left
+
+
+class _Remover:
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._moved = 0
+        self._waiting: list[str] = []
+
+    def remove(self, name: str) -> None:
+        """Goes on after what cannot be removed, and raises the first such error at the end."""
+        self._waiting.append(name)
+        failure: OSError | None = None
+        while self._waiting:
+            try:
+                self._folder(self._root, self._waiting.pop(), 0)
+            except OSError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _folder(self, at: int, name: str, depth: int) -> None:
+        if depth > _MOST_OPEN:
+            moved = _MOVED % (os.getpid(), self._moved)
+            self._moved += 1
+            os.rename(name, moved, src_dir_fd=at, dst_dir_fd=self._root)
+            self._waiting.append(moved)
+            return
+        fd = _opened(name, at)
+        if fd is None:
+            return
+        failure: OSError | None = None
+        try:
+            for child in os.listdir(fd):
+                try:
+                    self._child(fd, child, depth)
+                except OSError as error:
+                    failure = failure or error
+        finally:
+            os.close(fd)
+        if failure is not None:
+            raise failure
+        os.rmdir(name, dir_fd=at)
+
+    def _child(self, at: int, name: str, depth: int) -> None:
+        try:
+            os.unlink(name, dir_fd=at)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.EPERM):
+                raise
+            if not stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+                raise
+            self._folder(at, name, depth + 1)
+
+
+def _opened(name: str, at: int) -> int | None:
+    """A folder that may be entered and changed: not everybody is root."""
+    try:
+        fd = os.open(name, FOLDER_FLAGS, dir_fd=at)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=at)
+        fd = os.open(name, FOLDER_FLAGS, dir_fd=at)
+    status = os.fstat(fd)
+    if status.st_uid == os.geteuid() and status.st_mode & 0o700 != 0o700:
+        os.fchmod(fd, 0o700)
+    return fd
