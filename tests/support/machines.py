@@ -38,12 +38,12 @@ FUTURE = "2999-01-02T03:04:05Z"
 SOAK = bool(os.environ.get("ORLOP_SOAK"))
 
 
-def hold(machine: type[RuleBasedStateMachine]) -> None:
+def hold(machine: type[RuleBasedStateMachine], lives: int = 50) -> None:
     """Run many lives of a machine; more and longer ones in a soak."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=400 if SOAK else 50,
+            max_examples=8 * lives if SOAK else lives,
             stateful_step_count=60 if SOAK else 40,
             deadline=None,
             database=None,
