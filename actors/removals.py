@@ -48,7 +48,7 @@ class RemovalActor:
     async def run(self) -> None:
         """Begins with what an earlier run left behind. Ends when cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._try_again)
+            nursery.start_soon(self._try_again_now_and_then)
             await self._run()
 
     async def _run(self) -> None:
@@ -103,11 +103,15 @@ class RemovalActor:
             self._removed.notify_all()
         return len(page) == _REMOVALS_AT_ONCE
 
-    async def _try_again(self) -> None:
+    async def try_again(self) -> None:
+        """Queue what was set aside."""
+        await self._storage.transact(partial(ledger.take_back, limit=_REMOVALS_AT_ONCE))
+
+    async def _try_again_now_and_then(self) -> None:
         """What was set aside, now and then: first when the store starts."""
         while True:
             try:
-                await self._storage.transact(partial(ledger.take_back, limit=_REMOVALS_AT_ONCE))
+                await self.try_again()
             except OrlopError as error:
                 log.error("what could not be removed waits on", error=str(error))
             await trio.sleep(RETRY_ASIDE_S)

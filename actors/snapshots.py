@@ -155,6 +155,7 @@ class SnapshotActor:
     async def cleanup(self, request: m.CleanupSnapshots, _: Context, __: Session) -> Result:
         await self._snapshotters.find(request.snapshotter)
         await self.drop_unheld()
+        await self._removals.try_again()
         await self._removals.done()
         return m.Empty()
 

@@ -44,6 +44,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 _V = b"\x01"
+_LONG_NAME = 256
 
 
 class RecordKind(Enum):
@@ -107,8 +108,11 @@ def part(record_key: bytes, index: int) -> bytes:
 
 
 def lease_entries(namespace: str, lease: str, created_at: int) -> bytes:
-    """Ends in 01, so `prefix_end` works."""
-    return b"%bs%b\x00%b%b\x01" % (_V, namespace.encode(), _escape(lease), number(created_at))
+    """Ends in 01, so `prefix_end` works. Of a long name its hash: what an entry names may be long as well."""
+    name = _escape(lease)
+    if len(name) > _LONG_NAME:
+        name = b"\xff" + sha256(lease.encode()).digest()
+    return b"%bs%b\x00%b%b\x01" % (_V, namespace.encode(), name, number(created_at))
 
 
 def lease_entry(resource_type: str, resource_id: str) -> bytes:

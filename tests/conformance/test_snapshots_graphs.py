@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,10 +21,6 @@ PAST, FUTURE = "2001-01-01T00:00:00Z", "2200-01-01T00:00:00Z"
 
 def digest_of(name: str) -> str:
     return "sha256:" + hashlib.sha256(name.encode()).hexdigest()
-
-
-def hours_ago(hours: float) -> str:
-    return (datetime.now(UTC) - timedelta(hours=hours)).isoformat().replace("+00:00", "Z")
 
 
 def full(labels: dict[str, str]) -> dict[str, str]:
@@ -138,39 +133,6 @@ async def test_graph_9_labels_of_a_container_count(graph: Graph) -> None:
     await graph.committed("o")
     await graph.container("C", "q", **{"gc.ref.content.0": "c:x", "gc.ref.snapshot.native/foo": "o"})
     assert await graph.left() == named("c:x s:p s:q s:o")
-
-
-async def test_graph_15_conditions_hold_for_what_was_used_in_time(graph: Graph) -> None:
-    for name, used in (("young", 1), ("old", 3), ("gt", 3), ("eq", 3), ("or", 3), ("u", 1)):
-        await graph.committed(name, **{"gc.cond.value-usedat": hours_ago(used)})
-    await graph.committed("noval")
-    cond = "gc.cond.snapshot.native"
-    await graph.content(
-        "c",
-        **{
-            f"{cond}/1": "usedat<2h|young",
-            f"{cond}/2": "usedat<2h|old",
-            f"{cond}/3": "usedat<2h|noval",
-            f"{cond}/4": "usedat>2h|gt",
-            f"{cond}/5": "usedat<=4h|eq",
-            f"{cond}/6": "usedat<2h,usedat>1h|or",
-        },
-        **ROOT,
-    )
-    await graph.content("d", **{cond: "usedat<2h|u"})
-    assert await graph.left() == named("c:c s:young s:gt s:or")
-
-
-async def test_graph_16_conditions_of_an_expired_image(graph: Graph) -> None:
-    await graph.content("x")
-    await graph.committed("s", **{"gc.cond.value-usedat": hours_ago(1)})
-    await graph.image("main", "x")
-    await graph.image(
-        "sub", "x", **{"gc.expire": PAST, "gc.bref.image": "main", "gc.cond.snapshot.native": "usedat<2h|s"}
-    )
-    assert await graph.left() == named("i:main i:sub c:x s:s")
-    await graph.store.images.delete("main", sync=True)
-    assert await graph.left() == set()
 
 
 async def test_graph_19_a_child_goes_and_its_parent_can_be_removed(graph: Graph) -> None:
