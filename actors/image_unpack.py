@@ -34,7 +34,7 @@ from .content_actor import ContentActor
 from .downloads import PROGRESS_EVERY_S, Emit, check_bytes
 from .snapshotters import Snapshotters
 from .storage import StorageActor
-from .unpacking import Show, UnpackActor, Unpacking
+from .unpacking import Show, UnpackActor, Unpacking, first_of
 from .work_leases import WorkLeases
 
 __all__ = ["ImageUnpacks", "is_rootfs", "read_document"]
@@ -203,8 +203,11 @@ async def _reported(emit: Emit) -> AsyncIterator[Show]:
             await trio.sleep(PROGRESS_EVERY_S)
             await report()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(reporter)
-        yield show
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reporter)
+            yield show
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise first_of(group) from None  # the work's own failure leaves as itself
     await report()

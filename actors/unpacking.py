@@ -39,7 +39,7 @@ from .snapshots import SnapshotActor
 from .storage import StorageActor
 from .unpack_plans import Finished
 
-__all__ = ["Show", "UnpackActor", "Unpacking"]
+__all__ = ["Show", "UnpackActor", "Unpacking", "first_of"]
 
 _RECORDED_AT_ONCE = 50
 
@@ -138,7 +138,7 @@ class UnpackActor:
             unpacking.made = {index: _Made() for index in range(start, len(layers))}
             await self._lay_all(snapshotter, unpacking, start)
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_of(group) from None
         finally:
             for made_of in unpacking.claimed:
                 self._under_way.pop(made_of).set()
@@ -202,21 +202,25 @@ class UnpackActor:
                 break
             await under_way.wait()
         unpacking.ids.append(made.id)
-        made.known.set()
+        if made.announced:
+            await self._snapshots.make(snapshotter, self._standing(snapshotter, unpacking, index))
+        made.known.set()  # those above may look into its folder from now on
+
+    def _standing(self, snapshotter: Snapshotter, unpacking: Unpacking, index: int) -> Standing:
+        lower = unpacking.ids[: index + unpacking.before][::-1]
+        return Standing(unpacking.made[index].id, SnapshotKind.ACTIVE, lower[: snapshotter.most_parents])
 
     async def _lay(self, snapshotter: Snapshotter, unpacking: Unpacking, index: int) -> None:
         made, layer = unpacking.made[index], unpacking.layers[index]
-        lower = unpacking.ids[: index + unpacking.before][::-1]
-        standing = Standing(made.id, SnapshotKind.ACTIVE, lower[: snapshotter.most_parents])
+        standing = self._standing(snapshotter, unpacking, index)
         token = object()
         await self._limiter.acquire_on_behalf_of(token)
         try:
-            await self._snapshots.make(snapshotter, standing)
             target, kind = snapshotter.target(standing)
             job = ApplyLayer(
                 target,
                 layer.descriptor.media_type,
-                _fresh(kind) if not lower else kind,
+                _fresh(kind) if not standing.parents else kind,
                 self._limits,
                 lower=snapshotter.tree(standing)[1:] if kind.overlay else [],
                 lower_ready=self._lower_ready(unpacking, index),
@@ -306,7 +310,8 @@ def _check(layer: Layer, unpacked: Unpacked) -> None:
         )
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One failure of several, which were cancelled by it or say the same."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -2,9 +2,9 @@
 
 Three kinds of target, one outcome: an empty folder; a folder that already holds the layers below (`native`: what a
 whiteout hides is removed); the upper folder of an overlay (what is hidden is marked). Whiteouts and opaque markers
-hide what comes from below and nothing of this layer, whatever their order, so they are noted and carried out at the
-end. What lies below is only asked for when an entry needs it: a folder that the layer does not bring itself, a hard
-link out of the layer, a whiteout. So layers can be laid down side by side.
+hide what comes from below and nothing of this layer, whatever their order (hiding.py). What lies below is only asked
+for when an entry needs it: a folder that the layer does not bring itself, a hard link out of the layer, a whiteout. So
+layers can be laid down side by side.
 
 Source: spec unpack 5 and 6 (required outcomes).
 """
@@ -21,9 +21,9 @@ from typing import Final
 import msgspec
 
 from ...protocol.errors import InvalidArgument, OrlopError, PermissionDenied, ResourceExhausted, Unavailable
-from .attributes import ACL_DEFAULT, check_owner, copy_attributes, entry_times, set_xattrs
+from .attributes import ACL_DEFAULT, check_owner, copy_attributes, drop_xattrs, entry_times, set_xattrs
 from .copying import copy_bytes
-from .folders import Place, Places
+from .folders import Place, Places, Unknown
 from .hiding import Count, Hider
 from .limits import LayerLimits
 from .names import OPAQUE_MARKER, WHITEOUT, clean, shown, split, whiteout_name
@@ -35,6 +35,7 @@ __all__ = ["Applied", "LayerApplier", "TargetKind"]
 _SPECIAL: Final = 0o7000
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES: Final = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
+_KINDS: Final = frozenset((b"0", b"2", b"3", b"4", b"5", b"6"))
 _MAX_NUMBER: Final = 2**32 - 1
 _MOST_WARNINGS: Final = 20
 _CHECK_ENTRIES: Final = 512
@@ -113,7 +114,7 @@ class LayerApplier:
                 self._put(entry, reader)
             self._check_entries()
             entry = None
-            self._hider.carry_out()
+            self._hider.mark()
             self._finish_folders()
         except OSError as error:
             raise _refused(error, entry) from error
@@ -143,34 +144,29 @@ class LayerApplier:
             self._note_hidden(folder, base, entry)
             return
         kind = entry.kind
-        if kind == b"0":
-            check_owner(entry)
-            place = self._places.parent(folder, entry.name)
-            self._file(place, base, entry, reader)
-        elif kind == b"5":
-            check_owner(entry)
-            place = self._places.parent(folder, entry.name)
-            self._folder(place, base, entry, folder)
-        elif kind == b"2":
-            check_owner(entry)
-            if not entry.link:
-                raise InvalidArgument(f"entry {shown(entry.name)}: a symlink to nothing")
-            self._symlink(self._places.parent(folder, entry.name), base, entry)
-        elif kind == b"1":
-            check_owner(entry)
-            self._hard_link(folder, base, entry)
-        elif kind in _DEVICES:
-            check_owner(entry)
-            self._device(folder, base, entry)
+        check_owner(entry)
+        if kind == b"1":
+            place = self._hard_link(folder, base, entry)
         else:
-            raise InvalidArgument(f"entry {shown(entry.name)}: unhandled tar header type {kind!r}")
+            device = self._device_number(entry)
+            if device is None:
+                return
+            place = self._places.parent(folder, entry.name)
+            if kind == b"0":
+                self._file(place, base, entry, reader)
+            elif kind == b"5":
+                self._folder(place, base, entry, folder)
+            elif kind == b"2":
+                self._symlink(place, base, entry)
+            else:
+                self._device(place, base, entry, device)
         if self._mixed and kind != b"5":
-            self._mark_made(self._places.parent(folder, entry.name), base)
+            self._mark_made(place, base)
 
     def _note_hidden(self, folder: bytes, base: bytes, entry: Entry) -> None:
         name = b"" if base == OPAQUE_MARKER else whiteout_name(base, entry.name)
         if not self._kind.fresh and (name or base == OPAQUE_MARKER):
-            self._hider.note(folder, name)
+            self._hider.hide(folder, name, entry.name)
 
     def _file(self, place: Place, base: bytes, entry: Entry, reader: TarReader) -> None:
         mode = entry.mode & 0o777
@@ -224,7 +220,7 @@ class LayerApplier:
                 os.mkdir(base, first, dir_fd=parent.fd)
         place = parent.children.get(base)
         if place is None:
-            below = None if self._kind.fresh or hides else parent.lower
+            below = None if self._kind.fresh or hides or parent.lower is None else Unknown
             place = parent.children[base] = Place(parent, base, below)
         place.exists = True
         self._places.remember(b"%b/%b" % (path, base) if path else base, place)
@@ -245,6 +241,9 @@ class LayerApplier:
             self._own(fd, entry)
         # Bits and lists that what is made inside would inherit come at the end.
         place.mode = mode if not made or mode & _SPECIAL or first != mode or parent.acl else None
+        if not made:
+            drop_xattrs(fd, entry.xattrs or {})
+            place.acl = None
         if entry.xattrs:
             fd = self._places.open(place)
             xattrs = dict(entry.xattrs)
@@ -262,25 +261,30 @@ class LayerApplier:
         if len(entry.link) > 59:
             self._count.blocks += os.stat(base, dir_fd=place.fd, follow_symlinks=False).st_blocks
 
-    def _device(self, folder: bytes, base: bytes, entry: Entry) -> None:
-        kind = _DEVICES[entry.kind]
-        device = 0
-        if entry.kind != b"6":
-            if not (0 <= entry.major <= _MAX_NUMBER and 0 <= entry.minor <= _MAX_NUMBER):
-                raise InvalidArgument(f"entry {shown(entry.name)}: device {entry.major}:{entry.minor} is out of range")
-            if entry.kind == b"3" and entry.major == entry.minor == 0:
-                raise InvalidArgument(f"entry {shown(entry.name)}: device 0:0 is what overlays mark whiteouts with")
-            if not self._kind.devices:
-                self._warn(f"entry {shown(entry.name)}: devices cannot be made here")
-                return
-            try:
-                device = os.makedev(entry.major, entry.minor)
-            except OverflowError:
-                raise InvalidArgument(
-                    f"entry {shown(entry.name)}: device {entry.major}:{entry.minor} is out of range"
-                ) from None
-        place = self._places.parent(folder, entry.name)
-        mode = kind | entry.mode & 0o7777
+    def _device_number(self, entry: Entry) -> int | None:
+        """What a device is told by; 0 for all that is none. None: it cannot be made here, and is left out."""
+        kind = entry.kind
+        if kind == b"2" and not entry.link:
+            raise InvalidArgument(f"entry {shown(entry.name)}: a symlink to nothing")
+        if kind not in _KINDS:
+            raise InvalidArgument(f"entry {shown(entry.name)}: unhandled tar header type {kind!r}")
+        if kind not in b"34":
+            return 0
+        text = f"entry {shown(entry.name)}: device {entry.major}:{entry.minor}"
+        if not (0 <= entry.major <= _MAX_NUMBER and 0 <= entry.minor <= _MAX_NUMBER):
+            raise InvalidArgument(f"{text} is out of range")
+        if kind == b"3" and entry.major == entry.minor == 0:
+            raise InvalidArgument(f"{text} is what overlays mark whiteouts with")
+        if not self._kind.devices:
+            self._warn("devices are left out: they need privileges")
+            return None
+        try:
+            return os.makedev(entry.major, entry.minor)
+        except OverflowError:
+            raise InvalidArgument(f"{text} is out of range") from None
+
+    def _device(self, place: Place, base: bytes, entry: Entry, device: int) -> None:
+        mode = _DEVICES[entry.kind] | entry.mode & 0o7777
         try:
             os.mknod(base, mode, device, dir_fd=place.fd)
         except FileExistsError:
@@ -289,9 +293,10 @@ class LayerApplier:
         self._name_attributes(place, base, entry)
         self._count.inodes += 1
 
-    def _name_attributes(self, place: Place, base: bytes, entry: Entry) -> None:
-        """Of what is not opened: links, devices, pipes. Their mode was right from the start."""
-        if entry.uid != self._uid or entry.gid != self._gid or place.setgid:
+    def _name_attributes(self, place: Place, base: bytes, entry: Entry, *, shared: bool = False) -> None:
+        """Of what is not opened: links, devices, pipes. Their mode was right from the start. `shared`: it has another
+        name, and may belong to anybody."""
+        if shared or entry.uid != self._uid or entry.gid != self._gid or place.setgid:
             try:
                 os.chown(base, entry.uid, entry.gid, dir_fd=place.fd, follow_symlinks=False)
             except OSError as error:
@@ -301,7 +306,7 @@ class LayerApplier:
             set_xattrs(base, entry.xattrs, entry.name, self._warn, userxattr=self._kind.userxattr, regular=False)
         os.utime(base, ns=entry_times(entry), dir_fd=place.fd, follow_symlinks=False)
 
-    def _hard_link(self, folder: bytes, base: bytes, entry: Entry) -> None:
+    def _hard_link(self, folder: bytes, base: bytes, entry: Entry) -> Place:
         what = f"entry {shown(entry.name)}: hard link to {shown(entry.link)}"
         source_folder, _, source = clean(entry.link).rpartition(b"/")
         origin = self._places.find(source_folder, entry.name) if source else None
@@ -329,8 +334,10 @@ class LayerApplier:
             self._clear(place, base)
             os.link(source, base, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
-            self._name_attributes(place, base, entry)
-            return
+            self._name_attributes(place, base, entry, shared=True)
+            if not stat.S_ISLNK(status.st_mode):
+                os.chmod(base, entry.mode & 0o7777, dir_fd=into)
+            return place
         fd = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=into)
         try:
             if (entry.uid, entry.gid) != (status.st_uid, status.st_gid):
@@ -341,6 +348,7 @@ class LayerApplier:
             os.utime(fd, ns=entry_times(entry))
         finally:
             os.close(fd)
+        return place
 
     # what is there already
 

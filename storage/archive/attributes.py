@@ -5,18 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 from ...protocol.errors import InvalidArgument, PermissionDenied
 from .names import shown
 from .tar import Entry
 
-__all__ = ["ACL_DEFAULT", "check_owner", "copy_attributes", "entry_times", "set_xattrs"]
+__all__ = ["ACL_DEFAULT", "check_owner", "copy_attributes", "drop_xattrs", "entry_times", "set_xattrs"]
 
 _MAX_ID: Final = 2**32 - 2
 _MAX_TIME_NS: Final = 2**63 - 1
 ACL_DEFAULT: Final = "system.posix_acl_default"
+_NOT_OF_LAYERS: Final = ("trusted.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
 Warn = Callable[[str], None]
 
 
@@ -61,6 +62,19 @@ def set_xattrs(
                 raise InvalidArgument(
                     f"entry {shown(entry)}: extended attribute {name[:80]}: {error.strerror}"
                 ) from None
+
+
+def drop_xattrs(fd: int, kept: Container[str]) -> None:
+    """Away with the attributes that an earlier one of that name had, but for those that layers do not say."""
+    try:
+        names = os.listxattr(fd)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return
+        raise
+    for name in names:
+        if name not in kept and not name.startswith(_NOT_OF_LAYERS):
+            os.removexattr(fd, name)
 
 
 def copy_attributes(

@@ -49,7 +49,7 @@ def write_difference(
     Files that change meanwhile are taken as they are met. Raises NotImplemented (compression), OSError.
     """
     sink = _Sink(compression, emit)
-    writer = _Writer(sink, epoch_s)
+    writer = _Writer(sink, epoch_s, lambda: _walk_again(lower, upper))
     for step in _walk(lower, upper, b""):
         writer.step(step)
     sink.write(_END)
@@ -82,6 +82,16 @@ def _walk(lower: Folder | None, upper: Folder, path: bytes) -> Iterator[_Step]:
         upper.forget(name)
         if lower is not None:
             lower.forget(name)
+
+
+def _walk_again(lower: Folder, upper: Folder) -> Iterator[_Step]:
+    """In the middle of another walk."""
+    before, after = lower.again(), upper.again()
+    try:
+        yield from _walk(before, after, b"")
+    finally:
+        before.close()
+        after.close()
 
 
 def _compared(name: bytes, before: Found | None, after: Found) -> _Change:
@@ -162,13 +172,14 @@ def _xattrs(name: bytes, found: Found) -> dict[str, bytes]:
 class _Writer:
     """Entries in order, each behind the folders on its way. Source: spec unpack 7.1 to 7.5."""
 
-    def __init__(self, sink: _Sink, epoch_s: int | None) -> None:
+    def __init__(self, sink: _Sink, epoch_s: int | None, walk: Callable[[], Iterator[_Step]]) -> None:
         self._sink = sink
         self._epoch_s = epoch_s
+        self._walk = walk
         self._way: list[tuple[bytes, bytes]] = []  # folders down to here, with their headers
         self._out: set[bytes] = set()  # folders that are written
         self._sources: dict[tuple[int, int], bytes] = {}
-        self._unchanged: dict[tuple[int, int], list[tuple[bytes, list[tuple[bytes, bytes]]]]] = {}
+        self._linked_names: dict[tuple[int, int], list[tuple[bytes, list[tuple[bytes, bytes]]]]] | None = None
 
     def step(self, step: _Step) -> None:
         path, found = step.path, step.found
@@ -190,21 +201,39 @@ class _Writer:
 
     def _linked(self, change: _Change, path: bytes, found: Found) -> None:
         """A file with several names: the first that is written carries the data, the others are links to it. Names
-        that did not change follow as soon as one did, so that they stay one file."""
+        that did not change follow right behind, so that they stay one file."""
         key = (found.status.st_dev, found.status.st_ino)
         source = self._sources.get(key)
+        if change is _Change.SAME:
+            return  # with the first that is not
+        self._folders(self._way)
         if source is not None:
-            self._folders(self._way)
             self._sink.write(self._header(path, found, {}, source))
-        elif change is _Change.SAME:
-            self._unchanged.setdefault(key, []).append((path, list(self._way)))
-        else:
-            self._sources[key] = path
-            self._folders(self._way)
-            self._entry(path, found)
-            for other, way in self._unchanged.pop(key, ()):
-                self._folders(way)
-                self._sink.write(self._header(other, found, {}, path))
+            return
+        self._sources[key] = path
+        self._entry(path, found)
+        for other, way in self._unchanged_names(key):
+            self._folders(way)
+            self._sink.write(self._header(other, found, {}, path))
+
+    def _unchanged_names(self, key: tuple[int, int]) -> list[tuple[bytes, list[tuple[bytes, bytes]]]]:
+        """Names of files that have several and did not change, with the folders on their way. Most layers have none to
+        look for: it takes another walk."""
+        if self._linked_names is None:
+            self._linked_names = {}
+            way: list[tuple[bytes, bytes]] = []
+            for step in self._walk():
+                while way and not step.path.startswith(way[-1][0] + b"/"):
+                    way.pop()
+                found = step.found
+                if found is None:
+                    continue
+                if found.folder is not None:
+                    way.append((step.path, self._header(step.path + b"/", found, _xattrs(b"", found))))
+                elif step.change is _Change.SAME and found.status.st_nlink > 1:
+                    inode = (found.status.st_dev, found.status.st_ino)
+                    self._linked_names.setdefault(inode, []).append((step.path, list(way)))
+        return self._linked_names.pop(key, [])
 
     def _folders(self, way: list[tuple[bytes, bytes]]) -> None:
         for path, header in way:

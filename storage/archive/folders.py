@@ -29,10 +29,13 @@ class NotAFolder(InvalidArgument):
 
 class Place:
     """`made`: names put here by this layer, kept only where they are mixed with older ones. `copied`: names that are
-    here only because something links to them. `times`: what its times become at the end."""
+    here only because something links to them. `hidden`: names of which what lies below is hidden. `times`: what its
+    times become at the end."""
 
-    __slots__ = ("children", "copied", "exists", "explicit", "fd", "gone", "lower", "made", "name", "parent", "setgid",
-                 "times", "mode", "opaque", "acl")  # fmt: skip
+    __slots__ = (
+        "acl", "children", "copied", "exists", "explicit", "fd", "gone", "hidden", "lower", "made", "mode", "name",
+        "opaque", "parent", "setgid", "times",
+    )  # fmt: skip
 
     def __init__(self, parent: Place | None, name: bytes, lower: Folder | type[Unknown] | None) -> None:
         self.parent = parent
@@ -47,6 +50,7 @@ class Place:
         self.children: dict[bytes, Place] = {}
         self.made: set[bytes] | None = None
         self.copied: set[bytes] | None = None
+        self.hidden: set[bytes] = set()
         self.times: tuple[int, int] | None = None
         self.mode: int | None = None
         self.acl: bytes | None = None
@@ -57,8 +61,8 @@ class Unknown:
 
 
 def holds(place: Place) -> bool:
-    """Whether this layer put anything at or below it."""
-    return bool(place.made) or any(holds(child) for child in place.children.values())
+    """Whether this layer brought it, or put anything into it."""
+    return place.explicit or bool(place.made) or any(holds(child) for child in place.children.values())
 
 
 class Places:
@@ -195,11 +199,43 @@ class Places:
 
     def below(self, place: Place, name: bytes) -> Found | None:
         """What the layers below show under a name."""
+        if name in place.hidden:
+            return None
         folder = self.lower(place)
         if folder is None or (self._marks and place.exists and self._is_marked(place, name)):
             return None
         self._looked += 1
         return folder.look(name)
+
+    def really_below(self, place: Place) -> Folder | None:
+        """The folder below a place, also where this layer hides it."""
+        if place.parent is None:
+            return self._lowest()
+        if self._marks and place.exists and not place.opaque and has_mark(self.open(place), self._marks):
+            return None
+        above = self.really_below(place.parent)
+        found = above.look(place.name) if above is not None else None
+        return found.folder if found is not None else None
+
+    def hide(self, place: Place, name: bytes) -> None:
+        """What lies below under this name is no way to anything any more."""
+        place.hidden.add(name)
+        self._known = {b"": self.root}
+        child = place.children.get(name)
+        if child is not None and child.exists:
+            self.hide_all(child)
+        else:
+            place.children.pop(name, None)
+
+    def hide_all(self, place: Place) -> None:
+        """What lies below this place is no way to anything any more."""
+        place.lower = None
+        self._known = {b"": self.root}
+        for name, child in list(place.children.items()):
+            if child.exists:
+                self.hide_all(child)
+            else:
+                del place.children[name]
 
     def _is_marked(self, place: Place, name: bytes) -> bool:
         try:
@@ -212,9 +248,7 @@ class Places:
         lower = place.lower
         if lower is not None and not isinstance(lower, Folder):
             if place.parent is None:
-                if self._asked is not None and not isinstance(self._asked, Folder):
-                    self._asked = self._ask()
-                lower = self._asked
+                lower = self._lowest()
             else:
                 if self._looked > _MOST_LOWER:
                     self._close_lower()
@@ -225,6 +259,13 @@ class Places:
             assert lower is None or isinstance(lower, Folder)
             place.lower = lower
         return lower
+
+    def _lowest(self) -> Folder | None:
+        """The root of what lies below; asked for once."""
+        if self._asked is not None and not isinstance(self._asked, Folder):
+            self._asked = self._ask()
+        assert self._asked is None or isinstance(self._asked, Folder)
+        return self._asked
 
     def _close_lower(self) -> None:
         """Too many folders of the layers below are open: all are looked up again when needed."""
@@ -250,8 +291,7 @@ class Places:
             self._close_some()
         at = self.open(parent)
         if not place.exists:
-            found = self.below(parent, place.name) if place.lower is not None else None
-            self._create(place, found)
+            self._create(place, self.below(parent, place.name))
             place.exists = True
         place.fd = os.open(place.name, FOLDER_FLAGS, dir_fd=at)
         self._open.append(place)
@@ -270,12 +310,6 @@ class Places:
         child = place.children.pop(name, None)
         if child is not None:
             self._forget(child)
-
-    def hide_lower(self, place: Place) -> None:
-        """What lies below this place, and below all in it, is hidden from now on."""
-        place.lower = None
-        for child in place.children.values():
-            self.hide_lower(child)
 
     def _forget(self, place: Place) -> None:
         place.gone = True

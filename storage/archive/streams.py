@@ -46,10 +46,9 @@ def reader_of(media_type: str) -> Callable[[Read], Iterator[bytes]]:
 
     Plain OCI types are taken as they are; all others are what their first bytes say.
     """
-    base = media_type.partition("+")[0] if media_type.startswith("application/vnd.docker.") else media_type
-    if base in _PLAIN:
+    if media_type in _PLAIN:
         return _raw
-    if base in _SNIFFED:
+    if media_type in _SNIFFED:
         return decompressed
     raise Unsupported(f'layer media type "{media_type}"', hint="orlop reads tar, gzip and zstd layers")
 

@@ -150,6 +150,8 @@ class TarReader:
         # Adler's lower half is one more than the sum of the bytes: a hundred times faster than adding them up here.
         if (stored - 256 + sum(field) + 1 - (adler32(header) & 0xFFFF)) % _ADLER:
             if header == _ZERO:
+                if self._gather(BLOCK).strip(b"\0"):
+                    raise InvalidArgument("the layer has entries behind a lone block of zeros")
                 return None
             signed = sum(b - 256 if b > 127 else b for b in header[:148] + header[156:]) + 256
             if stored != signed:

@@ -63,6 +63,10 @@ class Folder:
     def status(self) -> os.stat_result:
         return os.fstat(self.fds[0])
 
+    def again(self) -> Folder:
+        """The same folder, opened once more: what one does below it the other does not notice."""
+        return Folder([open_folder(b".", fd) for fd in self.fds], self._opaque)
+
     def look(self, name: bytes) -> Found | None:
         """What is visible under a name; None if nothing is."""
         known = self._children.get(name)
