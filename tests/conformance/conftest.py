@@ -13,6 +13,7 @@ import trio
 import orlop
 
 from ..conftest import StoreMaker
+from ..support.layers import quick_store
 from ..support.snapshotters import Home, Snapshots, Subject, outcome
 
 # Records are the same whatever the snapshotter: every way in and engine, and two kinds of folders. The scenarios run
@@ -161,3 +162,26 @@ async def snapshots(subject: Subject) -> Snapshots:
 def scaffolded(snapshots: Snapshots, subject: Subject) -> orlop.Store:
     """The store of `snapshots`, lease included."""
     return subject.store.with_lease("scaffold")
+
+
+# What layers are laid upon
+
+
+@pytest.fixture
+def mounts(mounting: None, tmp_path: Path) -> Iterator[None]:
+    """We may mount; and whatever is mounted of a test's folder is unmounted with the test."""
+    yield
+    left = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
+    assert left == []
+
+
+@pytest.fixture(params=["overlayfs", "native"])
+def snapshotter(request: pytest.FixtureRequest, mounts: None) -> str:
+    return request.param
+
+
+@pytest.fixture
+async def leased(mounts: None, tmp_path: Path) -> AsyncIterator[orlop.Store]:
+    """A store that opens quickly; a lease holds whatever is made in it."""
+    async with quick_store(tmp_path / "store") as store:
+        yield store

@@ -372,8 +372,10 @@ class Stack:
     async def looked_at(self, look: Callable[[str], Any], name: str | None = None) -> Any:
         """`look(path)` of a committed snapshot, while it is mounted read-only."""
         key = self._new("viewing")
+        kept = {"containerd.io/gc.root": "while it is looked at"}
         try:
-            async with orlop.mounted(await self.snapshots.view(key, self.top if name is None else name)) as path:
+            mounts = await self.snapshots.view(key, self.top if name is None else name, kept)
+            async with orlop.mounted(mounts) as path:
                 return look(path)
         finally:
             await self.snapshots.remove(key)
