@@ -293,6 +293,7 @@ NO_ARCHIVE = {
     "a cut second header": F + block("g")[:100],
     "a wrong checksum": F[:148] + b"000001\0 " + F[156:] + end,
     "another mode than summed": F[:100] + b"0000777" + F[107:] + end,
+    "more behind a single block of zeros": F + bytes(512) + F + end,
     "text": b"This is not an archive.\n" * 100,
     "a size that is no number": with_size(b"nonsense!!!\0") + end,
     "a negative size": block("f", size=-512) + end,
