@@ -332,6 +332,8 @@ class LayerApplier:
             os.link(source, base, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
         except FileExistsError:
             self._clear(place, base)
+            if origin.gone:
+                raise InvalidArgument(what, text="it is inside the folder that the entry replaces") from None
             os.link(source, base, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             self._name_attributes(place, base, entry, shared=True)
