@@ -160,8 +160,10 @@ class LayerApplier:
                 self._symlink(place, base, entry)
             else:
                 self._device(place, base, entry, device)
-        if self._mixed and kind != b"5":
-            self._mark_made(place, base)
+        if kind != b"5":
+            self._places.shadowed(place, base, by_folder=False)
+            if self._mixed:
+                self._mark_made(place, base)
 
     def _note_hidden(self, folder: bytes, base: bytes, entry: Entry) -> None:
         name = b"" if base == OPAQUE_MARKER else whiteout_name(base, entry.name)
@@ -218,6 +220,7 @@ class LayerApplier:
             if made:
                 hides = self._kind.overlay
                 os.mkdir(base, first, dir_fd=parent.fd)
+        self._places.shadowed(parent, base, by_folder=True)
         place = parent.children.get(base)
         if place is None:
             below = None if self._kind.fresh or hides or parent.lower is None else Unknown

@@ -89,6 +89,7 @@ class Places:
         self.root.exists = True
         self.root.setgid = bool(os.fstat(target).st_mode & stat.S_ISGID)
         self._known: dict[bytes, Place] = {b"": self.root}
+        self._followed: set[tuple[Place, bytes]] = set()  # links that led somewhere
         self._open: list[Place] = []
         self._looked = 0
 
@@ -148,6 +149,7 @@ class Places:
             if child is None:
                 found = self._look(place, part, entry)
                 if isinstance(found, bytes):
+                    self._followed.add((place, part))
                     links += 1
                     if links > MAX_LINKS:
                         raise InvalidArgument(f"entry {shown(entry)}: too many links")
@@ -303,6 +305,12 @@ class Places:
                 os.close(place.fd)
                 place.fd = -1
         self._open.clear()
+
+    def shadowed(self, place: Place, name: bytes, *, by_folder: bool) -> None:
+        """An entry was put here under a name that may have been a way to somewhere, in the layers below."""
+        if (place, name) in self._followed or (not by_folder and name in place.children):
+            self._followed.discard((place, name))
+            self.replaced(place, name)
 
     def replaced(self, place: Place, name: bytes) -> None:
         """Something under this name, a folder or a link, is no longer what it was."""
