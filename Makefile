@@ -45,6 +45,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.metadata
 	$(BIN)/python -m benchmarks.content
+	$(BIN)/python -m benchmarks.unpack
 
 # Longer than a change can wait for: more kills, more histories.
 soak: $(VENV)/.test

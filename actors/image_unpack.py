@@ -121,7 +121,9 @@ class ImageUnpacks:
         """Fetch what a manifest names and unpack it, each layer as soon as it is here; layers whose snapshots are there
         are not fetched, unless `fetch_all`. For another kind of machine it is fetched alone."""
         config = parts[0]
-        await fetch(config)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._unpacks.warm)
+            await fetch(config)
         layers = await self.layers(context, manifest, config, parts)
         others = [part for part in parts[1:] if not is_layer(part.media_type)]
         async with trio.open_nursery() as nursery:

@@ -71,6 +71,10 @@ class LayerActor:
         self._limits = layer_limits(config)
         self._world = world
 
+    async def warm(self) -> None:
+        """A layer is about to come."""
+        await self._workers.warm()
+
     async def apply(self, request: m.ApplyDiff, context: Context, _: Session) -> Result:
         """See Snapshots.apply."""
         snapshotter, found, standing = await self._snapshots.standing(request.snapshotter, request.key, context)

@@ -102,6 +102,10 @@ class UnpackActor:
         self._limiter = trio.CapacityLimiter(config.workers or cores)
         self._under_way: dict[bytes, trio.Event] = {}
 
+    async def warm(self) -> None:
+        """An image is about to come."""
+        await self._layers.warm()
+
     async def present(self, snapshotter: Snapshotter, layers: Sequence[Layer], context: Context) -> int:
         """How many layers from the bottom are snapshots of this namespace already; the lease holds them then."""
         namespace = context.namespace or ""

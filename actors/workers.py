@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from ..protocol.errors import Unavailable, error_from_wire
 from ..protocol.world import Job as Process
@@ -31,6 +32,11 @@ class LayerWorkers:
     def __init__(self, pool: Pool, world: World) -> None:
         self._pool = pool
         self._world = world
+
+    async def warm(self) -> None:
+        """Somebody is about to need a worker. What goes wrong is told to who really does."""
+        with suppress(OSError):
+            await self._pool.warm()
 
     async def run(self, job: Job, root: str, hear: Hear | None = None, descriptors: Sequence[int] = ()) -> Report:
         """What came of a job whose folders are relative to `root`. `hear` gets what the worker says meanwhile.

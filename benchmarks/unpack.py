@@ -1,8 +1,8 @@
 """`python -m benchmarks.unpack [--presets redis,tiny,large] [--folder DIR] [--rounds N] [--images DIR]`
 
-Pull and unpack beside Debian's containerd, in turns, from one docker-registry on loopback, both with overlayfs. Wall time,
-CPU seconds of the daemon and all its processes, and their peak memory (shared pages shared out). `tar` behind
-igzip is the bare work. Needs root, containerd, docker-registry and skopeo. Run it on ext4, and with `--folder` on tmpfs.
+Pull and unpack beside Debian's containerd, in turns, from one docker-registry on loopback, both with overlayfs. Wall
+time, CPU seconds of the daemon and all its processes, and their peak memory (shared pages shared out). `tar` behind
+igzip is the bare work. Needs root, containerd, docker-registry and skopeo. On ext4, and on tmpfs with `--folder`.
 """
 
 from __future__ import annotations

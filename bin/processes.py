@@ -72,6 +72,11 @@ class ForkedPool:
         self._starting = trio.Lock()
         self._last = 0
 
+    async def warm(self) -> None:
+        async with self._starting:
+            if self._control is None:
+                await self._open()
+
     async def start(self, message: bytes, descriptors: Sequence[int]) -> ForkedJob:
         ours, theirs = _pair()
         try:

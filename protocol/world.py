@@ -188,6 +188,9 @@ class Job(Protocol):
 class Pool(Protocol):
     """Where worker processes come from."""
 
+    async def warm(self) -> None:
+        """Do beforehand what the first worker would have to wait for. Raises OSError."""
+
     async def start(self, message: bytes, descriptors: Sequence[int]) -> Job:
         """A worker that is given a message and duplicates of descriptors. Raises OSError.
 
@@ -223,8 +226,8 @@ class Subvolumes(Protocol):
 
 @dataclass(frozen=True)
 class User:
-    """As whom this process runs. `uid` 0 inside a user namespace is not the machine's root. `gives_away`: whether it may
-    make files that belong to others."""
+    """As whom this process runs. `uid` 0 inside a user namespace is not the machine's root. `gives_away`: whether it
+    may make files that belong to others."""
 
     uid: int = 0
     in_user_namespace: bool = False

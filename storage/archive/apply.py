@@ -20,13 +20,14 @@ from typing import Final
 
 import msgspec
 
-from ...protocol.errors import InvalidArgument, OrlopError, PermissionDenied, ResourceExhausted, Unavailable
+from ...protocol.errors import InvalidArgument, PermissionDenied, ResourceExhausted
 from .attributes import ACL_DEFAULT, check_owner, copy_attributes, drop_xattrs, entry_times, set_xattrs
 from .copying import copy_bytes
 from .folders import Place, Places, Unknown
 from .hiding import Count, Hider
 from .limits import LayerLimits
 from .names import OPAQUE_MARKER, WHITEOUT, clean, shown, split, whiteout_name
+from .refusals import refused
 from .tar import Entry, TarReader
 from .tree import Folder, Found, opaque_name
 
@@ -39,15 +40,6 @@ _KINDS: Final = frozenset((b"0", b"2", b"3", b"4", b"5", b"6"))
 _MAX_NUMBER: Final = 2**32 - 1
 _MOST_WARNINGS: Final = 20
 _CHECK_ENTRIES: Final = 512
-_INVALID: Final = (
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.EINVAL,
-    errno.ELOOP,
-    errno.ENOENT,
-    errno.EISDIR,
-    errno.EMLINK,
-)
 
 
 class TargetKind(msgspec.Struct, frozen=True):
@@ -117,7 +109,7 @@ class LayerApplier:
             self._hider.mark()
             self._finish_folders()
         except OSError as error:
-            raise _refused(error, entry) from error
+            raise refused(error, entry.name if entry is not None else None) from error
         finally:
             os.umask(before)
             self._places.close()
@@ -145,16 +137,17 @@ class LayerApplier:
             return
         kind = entry.kind
         check_owner(entry)
-        if kind == b"1":
+        if kind == b"0":
+            place = self._places.parent(folder, entry.name)
+            self._file(place, base, entry, reader)
+        elif kind == b"1":
             place = self._hard_link(folder, base, entry)
         else:
             device = self._device_number(entry)
             if device is None:
                 return
             place = self._places.parent(folder, entry.name)
-            if kind == b"0":
-                self._file(place, base, entry, reader)
-            elif kind == b"5":
+            if kind == b"5":
                 self._folder(place, base, entry, folder)
             elif kind == b"2":
                 self._symlink(place, base, entry)
@@ -181,10 +174,9 @@ class LayerApplier:
             if entry.sparse is not None:
                 self._write_sparse(fd, entry, reader)
             elif entry.size:
-                for piece in reader.pieces():
-                    written = os.write(fd, piece)
-                    while written < len(piece):
-                        written += os.write(fd, piece[written:])
+                data = reader.whole()
+                if data is None or os.write(fd, data) != entry.size:
+                    self._write_pieces(fd, data, reader)
             special = entry.mode & _SPECIAL or place.acl is not None
             if entry.uid != self._uid or entry.gid != self._gid or place.setgid:
                 self._own(fd, entry)
@@ -198,6 +190,15 @@ class LayerApplier:
             self._count.inodes += 1
         finally:
             os.close(fd)
+
+    def _write_pieces(self, fd: int, begun: memoryview | None, reader: TarReader) -> None:
+        """What is not at hand at once, or was not taken at once."""
+        if begun is not None:
+            os.lseek(fd, 0, os.SEEK_SET)
+        for piece in (begun,) if begun is not None else reader.pieces():
+            written = 0
+            while written < len(piece):
+                written += os.write(fd, piece[written:])
 
     def _write_sparse(self, fd: int, entry: Entry, reader: TarReader) -> None:
         assert entry.sparse is not None
@@ -484,14 +485,3 @@ class LayerApplier:
 
 def _nothing() -> Folder | None:
     return None
-
-
-def _refused(error: OSError, entry: Entry | None) -> OrlopError:
-    what = "unpacking" if entry is None else f"entry {shown(entry.name)}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted(f"{what}: no space left on the store's disk", hint="remove images, then try again")
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return PermissionDenied(f"{what}: {error.strerror}", hint="unpacking it needs privileges")
-    if error.errno in _INVALID and entry is not None:
-        return InvalidArgument(f"{what}: {error.strerror}")
-    return Unavailable(f"{what}: {error.strerror}")

@@ -17,6 +17,8 @@ BLOCK: Final = 512
 _ZERO: Final = bytes(BLOCK)
 _ADLER: Final = 65521
 _MAX_EXTENDED: Final = 1024 * 1024  # of a PAX header or a long name
+_EXTENDED: Final = frozenset((b"x", b"g", b"L", b"K"))
+_MOST_REMEMBERED: Final = 4096
 _MAX_SPARSE: Final = 100_000  # pieces of one file
 _NS: Final = 1_000_000_000
 _MAX_TIME_NS: Final = 2**63 - 1
@@ -65,6 +67,7 @@ class TarReader:
         self._left = 0  # stored bytes of the current entry that were not taken
         self._padding = 0
         self._numbers: dict[bytes, int] = {}
+        self._sums: dict[bytes, int] = {}
 
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self.next()) is not None:
@@ -77,17 +80,25 @@ class TarReader:
         long_link: bytes | None = None
         while True:
             if self._left or self._padding:
-                self._skip()
+                at = self._at + self._left + self._padding
+                if at <= len(self._chunk):  # spelled out: small files are what most layers are made of
+                    self._at = at
+                    self._left = self._padding = 0
+                else:
+                    self._skip()
             header = self._header()
             if header is None:
                 if pax or long_name or long_link:
                     raise DataLoss("the layer ends after an extended header")
                 return None
             kind = header[156:157]
-            size = self._number(header[124:136])
+            field = header[124:136]
+            size = self._numbers.get(field, -1)
+            if size < 0:
+                size = self._number(field)
             if size < 0:
                 raise InvalidArgument("a tar entry has a negative size")
-            if kind in b"xgLK" and kind:
+            if kind in _EXTENDED:
                 data = self._extended(size)
                 if kind == b"x":
                     pax = _records(data) if pax is None else {**pax, **_records(data)}
@@ -115,6 +126,15 @@ class TarReader:
                 self._at = len(self._chunk)
                 self._left -= available
             yield view
+
+    def whole(self) -> memoryview | None:
+        """All the stored bytes of the current entry, if they are at hand."""
+        at, end = self._at, self._at + self._left
+        if end > len(self._chunk):
+            return None
+        self._at = end
+        self._left = 0
+        return memoryview(self._chunk)[at:end]
 
     def take(self, count: int) -> bytes:
         """Exactly `count` of the stored bytes."""
@@ -146,9 +166,12 @@ class TarReader:
                     return None
                 raise DataLoss("the layer ends in the middle of a header")
         field = header[148:156]
-        stored = self._number(field)
         # Adler's lower half is one more than the sum of the bytes: a hundred times faster than adding them up here.
-        if (stored - 256 + sum(field) + 1 - (adler32(header) & 0xFFFF)) % _ADLER:
+        expected = self._sums.get(field)
+        if expected is None:
+            expected = self._expected_sum(field)
+        if expected != adler32(header) & 0xFFFF:
+            stored = self._number(field)
             if header == _ZERO:
                 if self._gather(BLOCK).strip(b"\0"):
                     raise InvalidArgument("the layer has entries behind a lone block of zeros")
@@ -157,6 +180,13 @@ class TarReader:
             if stored != signed:
                 raise InvalidArgument("the layer is not a tar archive, or a header is damaged: its checksum is wrong")
         return header
+
+    def _expected_sum(self, field: bytes) -> int:
+        """Of the lower half of a header's Adler-32, by what its checksum says; remembered, as sums come again."""
+        if len(self._sums) > _MOST_REMEMBERED:
+            self._sums.clear()
+        expected = self._sums[field] = (self._number(field) - 256 + sum(field) + 1) % _ADLER
+        return expected
 
     def _entry(
         self,
@@ -167,25 +197,28 @@ class TarReader:
         long_name: bytes | None,
         long_link: bytes | None,
     ) -> Entry:
-        number = self._number
+        known, number = self._numbers.get, self._number
         entry = Entry()
-        name = header[:100]
-        name = name[: name.find(0)] if 0 in name else name
+        name = header[:100].partition(b"\0")[0]
         if header[345] and header[257:263] == b"ustar\0":  # GNU keeps other things there
-            prefix = header[345:500]
-            name = (prefix[: prefix.find(0)] if 0 in prefix else prefix) + b"/" + name
+            name = header[345:500].partition(b"\0")[0] + b"/" + name
         entry.name = name if long_name is None else long_name
         entry.kind = b"0" if kind == b"\0" else kind
-        entry.mode = number(header[100:108])
-        entry.uid = number(header[108:116])
-        entry.gid = number(header[116:124])
-        entry.mtime_ns = number(header[136:148]) * _NS
+        # Looked up before anything is called: the same modes, owners and times come again and again.
+        mode, uid, gid, time = header[100:108], header[108:116], header[116:124], header[136:148]
+        value = known(mode)
+        entry.mode = number(mode) if value is None else value
+        value = known(uid)
+        entry.uid = number(uid) if value is None else value
+        value = known(gid)
+        entry.gid = number(gid) if value is None else value
+        value = known(time)
+        entry.mtime_ns = (number(time) if value is None else value) * _NS
         entry.atime_ns = None
         if long_link is not None:
             entry.link = long_link
         elif header[157]:
-            link = header[157:257]
-            entry.link = link[: link.find(0)] if 0 in link else link
+            entry.link = header[157:257].partition(b"\0")[0]
         else:
             entry.link = b""
         entry.major = entry.minor = 0
@@ -310,7 +343,7 @@ class TarReader:
                 value = int(text, 8) if text else 0
             except ValueError:
                 raise InvalidArgument("the layer is not a tar archive, or a header is damaged: a bad number") from None
-        if len(self._numbers) > 4096:
+        if len(self._numbers) > _MOST_REMEMBERED:
             self._numbers.clear()
         self._numbers[field] = value
         return value
