@@ -70,6 +70,7 @@ class LayerActor:
         self._config = config
         self._limits = layer_limits(config)
         self._world = world
+        self._places = trio.CapacityLimiter(config.workers or world.cores)  # of what clients ask for one by one
 
     async def warm(self) -> None:
         """A layer is about to come."""
@@ -83,7 +84,8 @@ class LayerActor:
         target, kind = snapshotter.target(standing)
         lower = snapshotter.tree(standing)[1:] if kind.overlay else []
         job = ApplyLayer(target, request.layer.media_type, kind, self._limits, lower=lower)
-        unpacked = await self.lay(job, snapshotter.name, request.layer, context)
+        async with self._places:
+            unpacked = await self.lay(job, snapshotter.name, request.layer, context)
         return Descriptor(LAYER_TYPE, unpacked.digest, unpacked.size)
 
     async def lay(
@@ -95,7 +97,15 @@ class LayerActor:
         async with self._opened(layer.digest, context) as (data, descriptors):
             job = ApplyLayer(job.target, job.media_type, job.kind, job.limits, data, job.lower, job.lower_ready)
             with trio.move_on_after(self._config.time_s) as patience:
-                unpacked = await self._workers.run(job, self._snapshotters.root(snapshotter), hear, descriptors)
+
+                async def heard(process: Process, report: NeedsLower | Advanced | Output) -> None:
+                    began = trio.current_time()
+                    if hear is not None:
+                        await hear(process, report)
+                    patience.deadline += trio.current_time() - began  # that was not the layer's own time
+
+                root = self._snapshotters.root(snapshotter)
+                unpacked = await self._workers.run_counted(job, root, heard, descriptors)
         if patience.cancelled_caught:
             raise ResourceExhausted(
                 f"layer {layer.digest} was not unpacked within {self._config.time_s:g} s", hint="raise unpack.time_s"
@@ -142,7 +152,7 @@ class LayerActor:
             _, _, standing = await self._snapshots.standing(snapshotter.name, below, context)
             lower = snapshotter.tree(standing)
         epoch = None if request.source_date_epoch is None else request.source_date_epoch // 10**9
-        userxattr = "userxattr" in snapshotter.options
+        userxattr = snapshotter.target(upper)[1].userxattr
         return Difference(snapshotter.tree(upper), lower, compression, userxattr, epoch), snapshotter.name
 
     async def _written(
@@ -156,7 +166,8 @@ class LayerActor:
                 if isinstance(report, Output):
                     await writer.write(report.data)
 
-            packed = await self._workers.run(job, self._snapshotters.root(snapshotter), hear)
+            async with self._places:
+                packed = await self._workers.run_counted(job, self._snapshotters.root(snapshotter), hear)
             assert isinstance(packed, Packed)
             labels = {**request.labels, **({UNCOMPRESSED: packed.digest} if job.compression else {})}
             size = writer.offset

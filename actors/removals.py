@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 import trio
 
-from ..protocol.errors import OrlopError, Unavailable
+from ..protocol.errors import InvalidArgument, OrlopError, Unavailable
 from ..protocol.world import Work, World
 from ..storage.archive.jobs import Removed, RemoveTrees
 from ..storage.blobs import ledger
@@ -129,7 +129,12 @@ class RemovalActor:
                 root, _, name = path.rpartition("/")
                 trees.setdefault(root, []).append(name)
         for root, names in trees.items():
-            snapshotter = await self._snapshotters.find(root.rpartition("/")[2])
+            try:
+                snapshotter = await self._snapshotters.find(root.rpartition("/")[2])
+            except InvalidArgument as error:
+                log.warning("snapshots cannot be removed; trying again later", reason=str(error))
+                left |= {f"{root}/{name}" for name in names}
+                continue
             await self._world.workers.run(Work.FILES, snapshotter.remove, names)
             done = await self._workers.run(RemoveTrees(names), self._blobs.path(root))
             assert isinstance(done, Removed)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ..protocol.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from ..protocol.identifiers import quote
+from ..protocol.identifiers import check_name, quote
 from ..protocol.labels import SNAPSHOT_REF, check_mask, merge_map, stored_labels
 from ..protocol.messages import (
     CommitSnapshot,
@@ -154,6 +154,7 @@ async def commit(
     if await SNAPSHOTS.find(txn, namespace, record_name(snapshotter, request.name)) is not None:
         await keep(txn, context, snapshotter, request.name)
         return Rejected(AlreadyExists(f"snapshot {quote(request.name)}"))
+    check_name(request.key, "key")
     active = await SNAPSHOTS.get(txn, namespace, record_name(snapshotter, request.key))
     if active.kind is not SnapshotKind.ACTIVE:
         raise FailedPrecondition(f"snapshot {quote(request.key)} is {active.kind.value}, not active")

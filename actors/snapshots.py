@@ -79,7 +79,8 @@ class SnapshotActor:
         snapshotter = await self._snapshotters.find(request.snapshotter)
         request = msgspec.structs.replace(request, snapshotter=snapshotter.name)
         owner = mapped_owner(request.labels)
-        announced = await self._storage.transact(lambda txn: plans.announce(txn, request, context))
+        with trio.CancelScope(shield=True):  # an id of which nobody heard would never be abandoned
+            announced = await self._storage.transact(lambda txn: plans.announce(txn, request, context))
         async with self._abandoned_unless_recorded([announced.id]):
             kind = SnapshotKind.ACTIVE if isinstance(request, m.PrepareSnapshot) else SnapshotKind.VIEW
             with self._storage.view() as view:
@@ -93,7 +94,6 @@ class SnapshotActor:
     async def commit(self, request: m.CommitSnapshot, context: Context, _: Session) -> Result:
         """Source: spec snapshots 2.2. Durability: everything that was written into it before."""
         check_name(request.name, "name")
-        check_name(request.key, "key")
         snapshotter = await self._snapshotters.find(request.snapshotter)
         request = msgspec.structs.replace(request, snapshotter=snapshotter.name)
         with self._storage.view() as view:

@@ -46,11 +46,6 @@ class Snapshotters:
     def root(self, snapshotter: str) -> str:
         return f"{self._base}/{snapshotter}"
 
-    @property
-    def names(self) -> list[str]:
-        """All that could be asked for."""
-        return list(self._makers)
-
     def known(self, name: str) -> Snapshotter | None:
         """One that is set up already; an empty name is the default."""
         return self._known.get(name or self._default)

@@ -267,6 +267,7 @@ _PLUGINS = [
     Plugin("io.orlop.content.v1", "local"),
     Plugin("io.orlop.snapshotter.v1", "overlayfs"),
     Plugin("io.orlop.snapshotter.v1", "native"),
+    Plugin("io.orlop.snapshotter.v1", "btrfs"),
     Plugin("io.orlop.differ.v1", "walking"),
     Plugin("io.orlop.event.v1", "journal"),
     Plugin("io.orlop.gc.v1", "mark-sweep"),

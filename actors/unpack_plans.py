@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ..protocol.errors import FailedPrecondition, NotFound
+from ..protocol.errors import FailedPrecondition, NotFound, Unavailable
 from ..protocol.identifiers import quote
 from ..protocol.labels import SNAPSHOT_REF, UNCOMPRESSED, check_labels
 from ..protocol.messages import Context
@@ -24,10 +24,12 @@ _INHERITED: Final = "containerd.io/snapshot/"
 
 
 class Finished(NamedTuple):
-    """A layer that lies unpacked under an id; `usage` None: it is one that another unpack recorded before."""
+    """A layer that lies unpacked under an id, made on another (0: on nothing); `usage` None: it is one that another
+    unpack recorded before."""
 
     position: int
     id: int
+    below: int
     usage: Usage | None
 
 
@@ -65,14 +67,17 @@ async def record_layers(
     """Record layers, the lowest first; their folders are durable. Raises NotFound when a shared one may not be taken
     any more."""
     namespace = context.namespace or ""
-    shared = [each.position for each in finished if each.usage is None]
-    if shared and not await holds_all(txn, namespace, layers[: shared[-1] + 1]):
+    taken = [each.position for each in finished if each.usage is None]
+    if taken and not await holds_all(txn, namespace, layers[: taken[-1] + 1]):
         raise NotFound("a layer of the image", hint="it was removed meanwhile; pull again")
     for each in finished:
         if await _exists(txn, context, snapshotter, layers[each.position].chain_id):
             await snapshots.abandon(txn, each.id)
             continue
         parent, verified = await _below(txn, namespace, snapshotter, layers, origins, each.position)
+        shared = await snapshots.find_backend(txn, each.id) if each.usage is None else None
+        if parent != each.below or (each.usage is None and (shared is None or shared.parent != parent)):
+            raise Unavailable("a layer of the image was removed or made anew meanwhile", hint="try again")
         if each.usage is None:
             await snapshots.hold(txn, each.id)
         else:
@@ -103,11 +108,14 @@ async def _below(
     origins: Sequence[bytes],
     index: int,
 ) -> tuple[int, bool]:
-    """The id of a layer's parent, and whether orlop itself unpacked that from these blobs: only then may what stands
-    on it be shared, for a client may have committed anything under its name."""
+    """The id of a layer's parent (-1: it is gone), and whether orlop itself unpacked that from these blobs: only then
+    may what stands on it be shared, for a client may have committed anything under its name."""
     if not index:
         return 0, True
-    below = await snapshots.id_of(txn, namespace, record_name(snapshotter, layers[index - 1].chain_id))
+    name = record_name(snapshotter, layers[index - 1].chain_id)
+    if await SNAPSHOTS.find(txn, namespace, name) is None:
+        return -1, False
+    below = await snapshots.id_of(txn, namespace, name)
     backend = await snapshots.find_backend(txn, below)
     return below, backend is not None and backend.origin == origins[index - 1]
 

@@ -55,6 +55,7 @@ class _Made:
 
     def __init__(self) -> None:
         self.id = 0
+        self.below = 0  # the id that it stands on
         self.known = trio.Event()
         self.applied = trio.Event()
         self.recorded = trio.Event()
@@ -100,6 +101,7 @@ class UnpackActor:
         self._content_plans = content_plans
         self._limits = layer_limits(config)
         self._limiter = trio.CapacityLimiter(config.workers or cores)
+        self._window = 2 * (config.workers or cores)  # workers that wait for those below have no place, but take memory
         self._under_way: dict[bytes, trio.Event] = {}
 
     async def warm(self) -> None:
@@ -132,12 +134,11 @@ class UnpackActor:
             return ""
         for layer in layers[start:]:
             reader_of(layer.descriptor.media_type)
-        unpacking.origins = [
-            snapshots.origin(
-                snapshotter.name, snapshotter.options, [each.descriptor.digest for each in layers[: index + 1]]
-            )
-            for index in range(len(layers))
-        ]
+        below = b""
+        for layer in layers:
+            digest = layer.descriptor.digest
+            below = snapshots.origin(snapshotter.name, snapshotter.options, below, digest, layer.diff_id)
+            unpacking.origins.append(below)
         try:
             unpacking.made = {index: _Made() for index in range(start, len(layers))}
             await self._lay_all(snapshotter, unpacking, start)
@@ -174,6 +175,9 @@ class UnpackActor:
         try:
             await unpacking.fetched(index)
             await self._identify(snapshotter, unpacking, index)
+            lower = unpacking.made.get(index - self._window)
+            if lower is not None:
+                await lower.applied.wait()
             if made.announced:
                 await self._lay(snapshotter, unpacking, index)
         except OrlopError as error:
@@ -190,19 +194,22 @@ class UnpackActor:
             if not snapshotter.rebase:
                 await below.recorded.wait()
         namespace, parts = unpacking.context.namespace or "", unpacking.layers[: index + 1]
+        made.below = unpacking.ids[-1] if index else 0
         while True:
             with self._storage.view() as view:
                 made.id = await plans.find_shared(view, namespace, made_of, parts)
-            if made.id:
+                backend = await snapshots.find_backend(view, made.id) if made.id else None
+            if backend is not None and backend.parent == made.below:
                 break
             under_way = self._under_way.get(made_of)
             if under_way is None:
                 self._under_way[made_of] = trio.Event()
                 unpacking.claimed.append(made_of)
-                parent = 0 if snapshotter.rebase or not index else unpacking.ids[-1]
+                parent = 0 if snapshotter.rebase else made.below
                 announce = partial(snapshots.announce, snapshotter=snapshotter.name, parent=parent)
-                made.id = await self._storage.transact(announce)
-                made.announced = True
+                with trio.CancelScope(shield=True):  # an id of which nobody heard would never be abandoned
+                    made.id = await self._storage.transact(announce)
+                    made.announced = True
                 break
             await under_way.wait()
         unpacking.ids.append(made.id)
@@ -275,7 +282,7 @@ class UnpackActor:
                 if not made.applied.is_set() or made.failure is not None:
                     failure = made.failure
                     break
-                ready.append(Finished(at, made.id, made.usage))
+                ready.append(Finished(at, made.id, made.below, made.usage))
                 at += 1
             if any(each.usage is not None for each in ready):
                 await self._snapshots.make_durable(snapshotter)

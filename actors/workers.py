@@ -6,6 +6,9 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
+import msgspec
+import trio
+
 from ..protocol.errors import Unavailable, error_from_wire
 from ..protocol.world import Job as Process
 from ..protocol.world import Pool, Work, World
@@ -27,18 +30,26 @@ Hear = Callable[[Process, NeedsLower | Advanced | Output], Awaitable[None]]
 
 
 class LayerWorkers:
-    """`root`: the store's folder, in which jobs name folders relative to one of a snapshotter's roots."""
+    """Jobs that nobody else counts wait for one of a few places."""
 
     def __init__(self, pool: Pool, world: World) -> None:
         self._pool = pool
         self._world = world
+        self._places = trio.CapacityLimiter(4 * world.cores)
 
     async def warm(self) -> None:
         """Somebody is about to need a worker. What goes wrong is told to who really does."""
         with suppress(OSError):
             await self._pool.warm()
 
-    async def run(self, job: Job, root: str, hear: Hear | None = None, descriptors: Sequence[int] = ()) -> Report:
+    async def run(self, job: Job, root: str) -> Report:
+        """A short job, when there is a place for it. See `run_counted`."""
+        async with self._places:
+            return await self.run_counted(job, root)
+
+    async def run_counted(
+        self, job: Job, root: str, hear: Hear | None = None, descriptors: Sequence[int] = ()
+    ) -> Report:
         """What came of a job whose folders are relative to `root`. `hear` gets what the worker says meanwhile.
 
         Raises what the worker ran into, and Unavailable when it was killed. Cancellation: the worker is ended first.
@@ -53,7 +64,10 @@ class LayerWorkers:
             raise disk_error(error, "starting a worker process") from error
         try:
             while message := await process.receive():
-                report = decode_report(message)
+                try:
+                    report = decode_report(message)
+                except msgspec.MsgspecError as error:
+                    raise Unavailable(f"a worker process said what nobody understands: {error}") from None
                 if isinstance(report, NeedsLower | Advanced | Output):
                     if hear is not None:
                         await hear(process, report)

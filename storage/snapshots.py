@@ -11,7 +11,6 @@ A snapshot that orlop itself unpacked is found by what it was made of: see `orig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 import msgspec
 
@@ -81,10 +80,12 @@ def folder_of(snapshotter: str, snapshot_id: int) -> str:
     return f"{FOLDERS}{snapshotter}/{snapshot_id}"
 
 
-def origin(snapshotter: str, options: str, layers: Sequence[str]) -> bytes:
-    """What a snapshot was made of: the snapshotter, the options that change what lies on disk, and the digests of the
-    layer blobs, all of them verified. Never what a config claims of them."""
-    return hashlib.sha256("\n".join((snapshotter, options, *layers)).encode()).digest()
+def origin(snapshotter: str, options: str, below: bytes, layer: str, diff_id: str) -> bytes:
+    """What a snapshot was made of: the snapshotter, the options that change what lies on disk, the origin of what it
+    stands on (none: empty), and the layer's blob with what that unfolded to. All of it was verified: a config that
+    claims something else finds nothing."""
+    parts = (snapshotter, options, below.hex(), layer, diff_id)
+    return hashlib.sha256("\n".join(parts).encode()).digest()
 
 
 async def find_backend(reader: Reader, snapshot_id: int) -> BackendSnapshot | None:

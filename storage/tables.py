@@ -159,7 +159,7 @@ class Table(Generic[R]):
         prefix = keys.records(namespace, self.kind.value)
         # The smallest key after a name is that name with a NUL.
         inside = prefix + within.encode()
-        start = prefix + after.encode() + b"\x00" if after else inside
+        start = max(prefix + after.encode() + b"\x00", inside) if after else inside
         pairs = await reader.scan(start, keys.prefix_end(inside), limit)
         skip = len(prefix)
         rows: list[tuple[bytes, bytes]] = []

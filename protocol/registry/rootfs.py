@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,10 @@ from .documents import is_layer
 from .platforms import Platform
 
 __all__ = ["Layer", "RootFs", "chain_ids", "layers_of", "read_rootfs"]
+
+
+MAX_LAYERS: Final = 1000
+"""Twice as many as an overlay takes."""
 
 
 class _RootFs(msgspec.Struct, frozen=True):
@@ -63,6 +67,8 @@ def read_rootfs(data: bytes, digest: str) -> RootFs:
 def layers_of(children: Sequence[Descriptor], rootfs: RootFs, digest: str) -> list[Layer]:
     """A manifest's layers with what the config says of them. Raises FailedPrecondition when their numbers differ."""
     found = [child for child in children if is_layer(child.media_type)]
+    if len(found) > MAX_LAYERS:
+        raise FailedPrecondition(f"manifest {digest} has {len(found)} layers; the limit is {MAX_LAYERS}")
     if len(found) != len(rootfs.diff_ids):
         others = sorted({child.media_type for child in children[1:] if not is_layer(child.media_type)})
         not_layers = f"; not layers: {', '.join(others)}" if others else ""

@@ -44,7 +44,7 @@ _CHECK_ENTRIES: Final = 512
 
 class TargetKind(msgspec.Struct, frozen=True):
     """`overlay`: the target is an upper folder. `fresh`: nothing lies below. `userxattr`: the overlay keeps its marks
-    in `user.*`. `owner`: of files that this process makes. `owners`: files can be given away, and devices made."""
+    in `user.*`. `owners`: files can be given away. `devices`: they can be made."""
 
     overlay: bool
     fresh: bool
@@ -110,6 +110,9 @@ class LayerApplier:
             self._finish_folders()
         except OSError as error:
             raise refused(error, entry.name if entry is not None else None) from error
+        except (ValueError, OverflowError) as error:  # a name with a NUL, a number that no system takes
+            what = "the layer" if entry is None else f"entry {shown(entry.name)}"
+            raise InvalidArgument(f"{what}: {error}") from None
         finally:
             os.umask(before)
             self._places.close()
@@ -202,11 +205,18 @@ class LayerApplier:
 
     def _write_sparse(self, fd: int, entry: Entry, reader: TarReader) -> None:
         assert entry.sparse is not None
+        if entry.size > self._limits.bytes:
+            raise ResourceExhausted(
+                f"entry {shown(entry.name)}: a file of {entry.size} bytes", hint="raise unpack.max_bytes"
+            )
         for offset, length in entry.sparse:
             os.lseek(fd, offset, os.SEEK_SET)
             left = length
             while left:
-                left -= os.write(fd, reader.take(min(left, 1024 * 1024)))
+                data = reader.take(min(left, 1024 * 1024))
+                left -= len(data)
+                while data:
+                    data = data[os.write(fd, data) :]
         os.ftruncate(fd, entry.size)
 
     def _folder(self, parent: Place, base: bytes, entry: Entry, path: bytes) -> None:
@@ -329,16 +339,18 @@ class LayerApplier:
                 self._copy_up(origin, source, found)
         if stat.S_ISDIR(status.st_mode):
             raise InvalidArgument(what, text="it is a folder")
-        at = self._places.open(origin)
-        into = self._places.open(place)
-        at = self._places.open(origin)  # opening the one may have closed the other
+        at = os.dup(self._places.open(origin))  # opening the one place may close the other
         try:
-            os.link(source, base, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
-        except FileExistsError:
-            self._clear(place, base)
-            if origin.gone:
-                raise InvalidArgument(what, text="it is inside the folder that the entry replaces") from None
-            os.link(source, base, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
+            into = self._places.open(place)
+            try:
+                os.link(source, base, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
+            except FileExistsError:
+                self._clear(place, base)
+                if origin.gone:
+                    raise InvalidArgument(what, text="it is inside the folder that the entry replaces") from None
+                os.link(source, base, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
+        finally:
+            os.close(at)
         if not stat.S_ISREG(status.st_mode):
             self._name_attributes(place, base, entry, shared=True)
             if not stat.S_ISLNK(status.st_mode):

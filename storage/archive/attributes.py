@@ -12,12 +12,12 @@ from ...protocol.errors import InvalidArgument, PermissionDenied
 from .names import shown
 from .tar import Entry
 
-__all__ = ["ACL_DEFAULT", "check_owner", "copy_attributes", "drop_xattrs", "entry_times", "set_xattrs"]
+__all__ = ["ACL_DEFAULT", "NOT_OF_LAYERS", "check_owner", "copy_attributes", "drop_xattrs", "entry_times", "set_xattrs"]
 
 _MAX_ID: Final = 2**32 - 2
 _MAX_TIME_NS: Final = 2**63 - 1
 ACL_DEFAULT: Final = "system.posix_acl_default"
-_NOT_OF_LAYERS: Final = ("trusted.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
+NOT_OF_LAYERS: Final = ("trusted.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
 Warn = Callable[[str], None]
 
 
@@ -28,6 +28,11 @@ def entry_times(entry: Entry) -> tuple[int, int]:
     if accessed is None or accessed < modified or accessed > _MAX_TIME_NS:
         return modified, modified
     return accessed, modified
+
+
+def _said(name: str) -> str:
+    """Names come out of archives: any length, any bytes."""
+    return shown(name.encode(errors="surrogateescape"))
 
 
 def check_owner(entry: Entry) -> None:
@@ -42,7 +47,7 @@ def set_xattrs(
     """`at`: a descriptor, or a name in the current folder that is not followed. Raises InvalidArgument."""
     for name, value in xattrs.items():
         if name.startswith("trusted.") or (userxattr and name.startswith("user.overlay.")):
-            warn(f"entry {shown(entry)}: extended attribute {name} is not taken from layers")
+            warn(f"entry {shown(entry)}: extended attribute {_said(name)} is not taken from layers")
             continue
         try:
             if isinstance(at, int):
@@ -51,16 +56,16 @@ def set_xattrs(
                 os.setxattr(at, name, value, follow_symlinks=False)
         except OSError as error:
             if error.errno == errno.ENOTSUP or (error.errno == errno.EPERM and not regular):
-                warn(f"entry {shown(entry)}: extended attribute {name} is not supported here")
+                warn(f"entry {shown(entry)}: extended attribute {_said(name)} is not supported here")
             elif error.errno in (errno.EPERM, errno.EACCES):
                 raise PermissionDenied(
-                    f"entry {shown(entry)}: extended attribute {name}", hint="unpacking it needs privileges"
+                    f"entry {shown(entry)}: extended attribute {_said(name)}", hint="unpacking it needs privileges"
                 ) from None
             elif error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             else:
                 raise InvalidArgument(
-                    f"entry {shown(entry)}: extended attribute {name[:80]}: {error.strerror}"
+                    f"entry {shown(entry)}: extended attribute {_said(name)}: {error.strerror}"
                 ) from None
 
 
@@ -73,7 +78,7 @@ def drop_xattrs(fd: int, kept: Container[str]) -> None:
             return
         raise
     for name in names:
-        if name not in kept and not name.startswith(_NOT_OF_LAYERS):
+        if name not in kept and not name.startswith(NOT_OF_LAYERS):
             os.removexattr(fd, name)
 
 
@@ -96,5 +101,5 @@ def copy_attributes(
         try:
             os.setxattr(target, name, os.getxattr(source, name))
         except OSError as error:
-            warn(f"extended attribute {name} could not be copied: {error.strerror}")
+            warn(f"extended attribute {_said(name)} could not be copied: {error.strerror}")
     os.fchmod(target, stat.S_IMODE(status.st_mode))

@@ -17,6 +17,7 @@ _CAPABILITY_VERSION_3: Final = 0x20080522
 # chown, dac_override, dac_read_search, fowner, fsetid, sys_admin (for trusted.*), mknod, setfcap
 _KEPT: Final = sum(1 << bit for bit in (0, 1, 2, 3, 4, 21, 27, 31))
 _SIGKILL: Final = 9
+_MOST_MEMORY: Final = 2 * 1024**3
 
 
 class _Header(ctypes.Structure):
@@ -33,6 +34,10 @@ def confine(root: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536), most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+    # Whatever were imported from here on would come out of the foreign tree.
+    sys.meta_path.clear()
+    sys.path.clear()
     if not sys.platform.startswith("linux"):
         return
     if os.geteuid() == 0:

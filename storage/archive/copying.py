@@ -101,7 +101,7 @@ def _copy_folder(
 def _copy_one(name: bytes, status: os.stat_result, source: int, target: int, own: bool) -> None:
     times = (status.st_atime_ns, status.st_mtime_ns)
     if stat.S_ISREG(status.st_mode):
-        read = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+        read = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
         try:
             write = os.open(
                 name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target

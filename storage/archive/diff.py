@@ -16,6 +16,7 @@ import zstandard
 from isal import isal_zlib
 
 from ...protocol.errors import NotImplemented as Unsupported
+from .attributes import NOT_OF_LAYERS
 from .names import WHITEOUT
 from .tree import Folder, Found
 
@@ -24,7 +25,6 @@ __all__ = ["write_difference"]
 _PIECE: Final = 1024 * 1024
 _END: Final = bytes(1024)
 _GZIP_LEVEL: Final = 2  # of igzip: five times as fast as zlib's 6, and a tenth larger
-_SKIPPED_XATTRS: Final = ("trusted.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
 
 
 class _Change(Enum):
@@ -158,7 +158,7 @@ def _xattrs(name: bytes, found: Found) -> dict[str, bytes]:
         return {
             each: os.getxattr(target, each, follow_symlinks=follow)
             for each in names
-            if not each.startswith(_SKIPPED_XATTRS)
+            if not each.startswith(NOT_OF_LAYERS)
         }
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.ENODATA, errno.ENOENT, errno.EPERM):

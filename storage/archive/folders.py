@@ -295,6 +295,9 @@ class Places:
         if not place.exists:
             self._create(place, self.below(parent, place.name))
             place.exists = True
+            at = self.open(parent)  # making it may have closed that
+            if place.fd >= 0:
+                return place.fd
         place.fd = os.open(place.name, FOLDER_FLAGS, dir_fd=at)
         self._open.append(place)
         return place.fd

@@ -9,11 +9,10 @@ __all__ = ["LayerLimits"]
 
 class LayerLimits(msgspec.Struct, frozen=True):
     """`bytes` and `entries` of one uncompressed layer; `ratio` of uncompressed to stored bytes, once there are 64 MiB;
-    `depth` of folders; `time_s` for all of it."""
+    `depth` of folders. How long it may take is for who asks a worker."""
 
     bytes: int = 128 * 1024**3
     entries: int = 5_000_000
     ratio: int = 1100
     """Deflate cannot exceed 1032; a zstd frame that does holds little but zeros."""
     depth: int = 1024
-    time_s: float = 3600.0

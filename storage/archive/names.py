@@ -18,8 +18,7 @@ def clean(name: bytes) -> bytes:
     """Without leading `/`, empty parts and `.`; `..` never climbs above the root. Empty: the root itself."""
     if name.startswith(b"./"):
         name = name[2:]
-    if name.endswith(b"/"):
-        name = name[:-1]
+    name = name.rstrip(b"/")
     if name and b"//" not in name and b"/." not in name and name[0] not in b"./":
         return name
     parts: list[bytes] = []

@@ -18,6 +18,8 @@ _INVALID: Final = (
     errno.ENOENT,
     errno.EISDIR,
     errno.EMLINK,
+    errno.EFBIG,
+    errno.EOVERFLOW,
 )
 
 

@@ -28,40 +28,62 @@ def remove_trees(root: int, names: Sequence[str]) -> dict[str, str]:
 
 
 class _Remover:
+    """Of one tree. What lies deep in it is moved up into its own top folder, so whatever becomes of this process, all
+    that is left of the tree is below its name."""
+
     def __init__(self, root: int) -> None:
         self._root = root
+        self._top = -1
         self._moved = 0
-        self._waiting: list[str] = []
 
     def remove(self, name: str) -> None:
         """Goes on after what cannot be removed, and raises the first such error at the end."""
-        self._waiting.append(name)
-        failure: OSError | None = None
-        while self._waiting:
-            try:
-                self._folder(self._root, self._waiting.pop(), 0)
-            except OSError as error:
-                failure = failure or error
+        top = _opened(name, self._root)
+        if top is None:
+            return
+        self._top = top
+        try:
+            before = -1
+            while self._moved != before:  # what was moved up is there now
+                before = self._moved
+                failure = self._emptied(top, 0)
+        finally:
+            os.close(top)
         if failure is not None:
             raise failure
+        os.rmdir(name, dir_fd=self._root)
+
+    def _emptied(self, fd: int, depth: int) -> OSError | None:
+        """The first thing that could not be removed, if there was one."""
+        failure: OSError | None = None
+        for child in os.listdir(fd):
+            try:
+                self._child(fd, child, depth)
+            except OSError as error:
+                failure = failure or error
+        return failure
+
+    def _move_up(self, at: int, name: str) -> None:
+        while True:
+            moved = _MOVED % (os.getpid(), self._moved)
+            self._moved += 1
+            try:
+                os.rename(name, moved, src_dir_fd=at, dst_dir_fd=self._top)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+            else:
+                return
 
     def _folder(self, at: int, name: str, depth: int) -> None:
         if depth > _MOST_OPEN:
-            moved = _MOVED % (os.getpid(), self._moved)
-            self._moved += 1
-            os.rename(name, moved, src_dir_fd=at, dst_dir_fd=self._root)
-            self._waiting.append(moved)
+            self._move_up(at, name)
             return
         fd = _opened(name, at)
         if fd is None:
             return
-        failure: OSError | None = None
         try:
-            for child in os.listdir(fd):
-                try:
-                    self._child(fd, child, depth)
-                except OSError as error:
-                    failure = failure or error
+            failure = self._emptied(fd, depth)
         finally:
             os.close(fd)
         if failure is not None:

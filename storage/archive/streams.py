@@ -196,7 +196,8 @@ class LayerStream:
                 self.size += len(piece)
                 self._check()
                 self._hash.update(piece)
-                self._chunks.put(piece)
+                for at in range(0, len(piece), _OUT_BYTES):  # one that unfolds to much waits in parts
+                    self._chunks.put(piece if len(piece) <= _OUT_BYTES else piece[at : at + _OUT_BYTES])
                 if self._advanced is not None:
                     self._advanced(self.size)
                 if self._closed:

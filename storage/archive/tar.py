@@ -21,7 +21,7 @@ _EXTENDED: Final = frozenset((b"x", b"g", b"L", b"K"))
 _MOST_REMEMBERED: Final = 4096
 _MAX_SPARSE: Final = 100_000  # pieces of one file
 _NS: Final = 1_000_000_000
-_MAX_TIME_NS: Final = 2**63 - 1
+_MAX_FILE: Final = 2**63 - 1
 
 Piece = tuple[int, int]
 
@@ -78,6 +78,7 @@ class TarReader:
         pax: dict[str, bytes] | None = None
         long_name: bytes | None = None
         long_link: bytes | None = None
+        extended = 0
         while True:
             if self._left or self._padding:
                 at = self._at + self._left + self._padding
@@ -99,13 +100,16 @@ class TarReader:
             if size < 0:
                 raise InvalidArgument("a tar entry has a negative size")
             if kind in _EXTENDED:
+                extended += size + BLOCK
+                if extended > _MAX_EXTENDED:
+                    raise InvalidArgument(f"an entry's extended headers have more than {_MAX_EXTENDED} bytes")
                 data = self._extended(size)
                 if kind == b"x":
                     pax = _records(data) if pax is None else {**pax, **_records(data)}
                 elif kind == b"L":
-                    long_name = data.rstrip(b"\0")
+                    long_name = data.partition(b"\0")[0]
                 elif kind == b"K":
-                    long_link = data.rstrip(b"\0")
+                    long_link = data.partition(b"\0")[0]
                 # A global header changes nothing here: spec unpack 5.3.
                 continue
             return self._entry(header, kind, size, pax, long_name, long_link)
@@ -324,6 +328,8 @@ class TarReader:
             if offset < end or length < 0:
                 raise InvalidArgument("a sparse file's pieces overlap or stand in a wrong order")
             end = offset + length
+        if entry.size > _MAX_FILE:
+            raise InvalidArgument(f"a sparse file of {entry.size} bytes")
         if end > entry.size or sum(length for _, length in pieces) != self._left:
             raise InvalidArgument("a sparse file's map does not fit its size")
         entry.sparse = pieces
@@ -351,8 +357,6 @@ class TarReader:
     # bytes
 
     def _extended(self, size: int) -> bytes:
-        if size > _MAX_EXTENDED:
-            raise InvalidArgument(f"an extended tar header of {size} bytes; the limit is {_MAX_EXTENDED}")
         data = self._gather(size + -size % BLOCK)
         if len(data) < size:
             raise DataLoss("the layer ends in an extended header")
@@ -415,7 +419,7 @@ def _records(data: bytes) -> dict[str, bytes]:
         if name in ("GNU.sparse.offset", "GNU.sparse.numbytes"):
             numbers.append(value)  # format 0.0 says these again and again
         elif value or name.startswith("SCHILY.xattr."):
-            if b"\0" in value and name in ("path", "linkpath"):
+            if b"\0" in value and name in ("path", "linkpath", "GNU.sparse.name"):
                 raise InvalidArgument(f"a PAX header's {name} holds a NUL byte")
             found[name] = value
         else:

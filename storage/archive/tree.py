@@ -53,11 +53,10 @@ class Found(NamedTuple):
 class Folder:
     """One folder of the merged tree. It owns its descriptors; `close` gives back those of everything below, too."""
 
-    def __init__(self, fds: Sequence[int], opaque: str, parent: Folder | None = None) -> None:
+    def __init__(self, fds: Sequence[int], opaque: str) -> None:
         self.fds = list(fds)
         self._opaque = opaque
         self._children: dict[bytes, Folder] = {}
-        self.parent = parent
 
     @property
     def status(self) -> os.stat_result:
@@ -98,7 +97,7 @@ class Folder:
             raise
         if status is None:
             return None
-        folder = self._children[name] = Folder(merged, self._opaque, self)
+        folder = self._children[name] = Folder(merged, self._opaque)
         return Found(status, top, folder)
 
     def names(self) -> list[bytes]:

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -108,7 +109,7 @@ def _child(fd: int) -> None:
     except (BrokenPipeError, ConnectionResetError):  # nobody waits for it any more
         pass
     except BaseException:  # noqa: BLE001 - the last thing before the end
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -126,13 +127,15 @@ def run_job(
         outcome = _run(job, fds, report, receive, confined)
     except OrlopError as error:
         outcome = Failed(error_to_wire(error))
+    except MemoryError:
+        outcome = Failed(error_to_wire(ResourceExhausted("a layer needs more memory than a worker may have")))
     except RecursionError:
         deep = ResourceExhausted(f"a tree of more than {_MOST_FOLDERS_DEEP} folders in each other")
         outcome = Failed(error_to_wire(deep))
     except OSError as error:
         outcome = Failed(error_to_wire(Unavailable(f"a worker process: {error}")))
     except Exception as defect:  # noqa: BLE001 - told to whoever asked
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
         outcome = Failed(error_to_wire(Internal(f"{type(defect).__name__}: {defect}")))
     report(outcome)
 
@@ -190,6 +193,7 @@ def _apply(
 
     with _opened(root, job.target) as target:
         if confined:
+            os.close(root)
             confine(target)
         stream = LayerStream(job.media_type, _reader(job.data, fds), job.limits, advanced)
         try:
@@ -208,8 +212,11 @@ def _apply(
 
 def _difference(job: Difference, root: int, report: Callable[[Report], None], confined: bool) -> Report:
     name = opaque_name(job.userxattr)
-    upper = Folder([os.open(each, FOLDER_FLAGS, dir_fd=root) for each in job.upper], name)
-    lower = Folder([os.open(each, FOLDER_FLAGS, dir_fd=root) for each in job.lower], name)
+    try:
+        upper = Folder([os.open(each, FOLDER_FLAGS, dir_fd=root) for each in job.upper], name)
+        lower = Folder([os.open(each, FOLDER_FLAGS, dir_fd=root) for each in job.lower], name)
+    except FileNotFoundError:
+        raise NotFound("a snapshot's folder", hint="it was removed meanwhile") from None
 
     def emit(data: bytes) -> None:
         for at in range(0, len(data), _OUTPUT_BYTES):

@@ -20,7 +20,6 @@ class Btrfs:
     name = "btrfs"
     most_parents = 1
     rebase = False
-    options = ""
 
     def __init__(self, root: str, files: Files, subvolumes: Subvolumes, *, privileged: bool, devices: bool) -> None:
         self._root = root
@@ -28,6 +27,7 @@ class Btrfs:
         self._subvolumes = subvolumes
         self._privileged = privileged
         self._devices = devices
+        self.options = f"owners={privileged} devices={devices}"
 
     def prepare_root(self) -> None:
         self._files.make_folder(self._root)
@@ -68,5 +68,5 @@ class Btrfs:
         for name in names:
             try:
                 self._subvolumes.remove(f"{self._root}/{name}")
-            except FileNotFoundError:
+            except OSError:  # gone already, or it goes as a folder: that is tried next, and told of
                 pass

@@ -19,13 +19,13 @@ class Native:
     name = "native"
     most_parents = 1
     rebase = False
-    options = ""
 
     def __init__(self, root: str, files: Files, *, privileged: bool, devices: bool) -> None:
         self._root = root
         self._files = files
         self._privileged = privileged
         self._devices = devices
+        self.options = f"owners={privileged} devices={devices}"
 
     def prepare_root(self) -> None:
         self._files.make_folder(self._root)

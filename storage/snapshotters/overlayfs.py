@@ -37,10 +37,12 @@ class Overlayfs:
     ) -> None:
         self._root = root
         self._files = files
-        self._traits = traits
         self._privileged = privileged
-        self.options = "userxattr" if traits.userxattr else ""
         self._extra = list(mount_options)
+        if "userxattr" in self._extra:
+            traits = OverlayTraits(userxattr=True, index_off=traits.index_off)
+        self._traits = traits
+        self.options = f"userxattr={traits.userxattr} owners={privileged}"
         if traits.userxattr and "userxattr" not in self._extra:
             self._extra.append("userxattr")
         if traits.index_off and not any(each.split("=")[0] == "index" for each in self._extra):

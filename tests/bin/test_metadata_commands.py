@@ -178,7 +178,7 @@ def test_events_are_filtered(shell: Shell, spec: str) -> None:
 def test_who_serves_is_told(shell: Shell) -> None:
     found = json.loads(shell.out("info"))
     assert found["namespace"] == "default"
-    assert found["counts"] == {"images": 0, "containers": 0, "content": 0, "leases": 0}
+    assert found["counts"] == {"images": 0, "containers": 0, "content": 0, "snapshots": 0, "leases": 0}
     assert len(found["server"]["uuid"]) == 36
     assert "io.orlop.content.v1" in shell.out("plugins", "ls")
     assert shell.out("plugins", "ls", "-q", "id==local") == "local\n"
