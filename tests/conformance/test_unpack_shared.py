@@ -12,11 +12,11 @@ import pytest
 import trio
 
 import orlop
-from orlop.protocol.errors import NotFound
+from orlop.protocol.errors import FailedPrecondition, NotFound
 
 from ..support.faulty_registry import FaultyRegistry, Stall
 from ..support.images import MadeImage, image, write_layout
-from ..support.layers import brief, file, folder, layer, names_of, quick_store, read_tree
+from ..support.layers import brief, digest_of, file, folder, hardlink, layer, names_of, quick_store, read_tree
 
 NAME = "example/image:1"
 BELOW = layer(folder("etc"), file("etc/a", "1"), file("gone", "x"))
@@ -171,3 +171,63 @@ async def test_layers_are_laid_down_while_others_are_fetched(
             nursery.cancel_scope.cancel()
     assert await names_of(store, snapshotter) == {made.chain[0]}
     assert len(on_disk(tmp_path, snapshotter)) <= 2  # the other's goes as soon as the queue is worked
+
+
+async def test_a_config_that_lies_about_a_blob_is_refused_though_that_was_unpacked_before(
+    store: orlop.Store, mounts: None, snapshotter: str
+) -> None:
+    """Else the blob's tree would stand under the name of what the config claims."""
+    evil, good = layer(file("evil", "1")), layer(file("good", "1"))
+    await unpacked(store, image([evil]), snapshotter)
+    liar = store.in_namespace("liar")
+    with pytest.raises(FailedPrecondition, match="wrong diff id"):
+        await unpacked(liar, image([evil], diff_ids=[digest_of(good)]), snapshotter)
+    async with liar.lease() as leased:
+        await image([good]).stored(leased, "good")
+    top = (await liar.images.unpack("good", snapshotter=snapshotter)).chain_id
+    assert await tree(liar, snapshotter, top) == {"good": "file:1"}
+
+
+async def test_what_a_client_committed_does_not_come_into_a_shared_layer_from_below(
+    store: orlop.Store, mounts: None, snapshotter: str
+) -> None:
+    """The layer between is another's, and the one above takes files up from those below."""
+    layers = [
+        layer(folder("etc"), file("etc/passwd", "root"), file("secret", "x")),
+        layer(file("b", "2")),
+        layer(hardlink("copy", "etc/passwd"), file(".wh.secret")),
+    ]
+    whole = image(layers)
+    await unpacked(store.in_namespace("first"), image(layers[:2]), snapshotter)
+    mallory = store.in_namespace("mallory")
+    snapshots = mallory.snapshots.using(snapshotter)
+    async with orlop.mounted(await snapshots.prepare("mine", "", ROOT)) as path:
+        Path(path, "etc").mkdir()
+        Path(path, "etc/passwd").write_text("EVIL")
+    await snapshots.commit(whole.chain[0], "mine", ROOT)
+    await unpacked(mallory, whole, snapshotter)
+    bob = store.in_namespace("bob")
+    seen = await tree(bob, snapshotter, await unpacked(bob, whole, snapshotter))
+    assert seen["copy"] in ("file:root", "= etc/passwd", "= copy")
+    assert seen["etc/passwd"] in ("file:root", "= copy")
+    assert "secret" not in seen
+    assert "EVIL" not in str(seen)
+
+
+async def test_cancelled_prepares_leave_nothing_announced(store: orlop.Store, tmp_path: Path, snapshotter: str) -> None:
+    """An announcement that nobody takes back would keep its parent for good."""
+    snapshots = store.snapshots.using(snapshotter)
+    await snapshots.prepare("a", "", ROOT)
+    await snapshots.commit("base", "a", ROOT)
+    for step in range(30):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(snapshots.prepare, f"k{step}", "base")
+                for _ in range(step):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+    for name in sorted(await names_of(store, snapshotter) - {"base"}):
+        await snapshots.remove(name)
+    await snapshots.remove("base")
+    await store.collect()
+    assert on_disk(tmp_path, snapshotter) == set()
