@@ -12,6 +12,7 @@ import random
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import plyvel
@@ -44,10 +45,14 @@ def main() -> None:
 async def run(folder: Path, blobs: int, many: int) -> None:
     with server(folder / "a", instrumented=False) as (address, process):
         async with orlop.connect(address) as store:
-            await measure_small(store, folder, blobs)
-            await measure_boundary(store)
-            await measure_reads(store, folder)
-            await measure_many(store, many)
+            for measure in (
+                partial(measure_small, store, folder, blobs),
+                partial(measure_boundary, store),
+                partial(measure_reads, store, folder),
+                partial(measure_many, store, many),
+            ):
+                await measure()
+                print(f"  (server: peak memory so far {peak_memory(process.pid)} MiB)")
         print(f"\nserver: peak memory {peak_memory(process.pid)} MiB, {cpu_seconds(process.pid):.0f} s of CPU in all")
 
 
@@ -55,7 +60,7 @@ async def measure_small(store: orlop.Store, folder: Path, blobs: int) -> None:
     baseline = baseline_small(folder / "bare")
     print(f"one synced LevelDB write of 4 KiB after another {baseline:10,.0f} /s   1.00 (baseline)")
     print("\nblobs of 4 KiB")
-    for title, act in (("ingest, with digest", ingest), ("put", put)):
+    for title, act in (("ingest, with digest", ingest), ("put, with digest", put)):
         for callers in (1, 16):
             count = blobs if callers > 1 else blobs // 5
             rate = await small(store, callers, count, act)
@@ -84,7 +89,8 @@ async def ingest(store: orlop.Store, data: bytes) -> None:
 
 
 async def put(store: orlop.Store, data: bytes) -> None:
-    await store.content.put(data, labels=ROOT)
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    await store.content.put(data, expected=digest, labels=ROOT)
 
 
 async def measure_boundary(store: orlop.Store) -> None:

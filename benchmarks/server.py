@@ -9,7 +9,7 @@ import time
 import trio
 
 import orlop
-from orlop.bin.daemon import settle_memory
+from orlop.bin.daemon import bound_memory, settle_memory
 
 
 class LongestStep(trio.abc.Instrument):
@@ -49,6 +49,7 @@ async def main(config: orlop.StoreConfig, instrument: LongestStep) -> None:
 
 
 if __name__ == "__main__":
+    bound_memory()
     measured = LongestStep()
     root, address, instrumented = sys.argv[1], sys.argv[2], sys.argv[3] == "yes"
     trio.run(main, orlop.StoreConfig(root, [address]), measured, instruments=[measured] if instrumented else [])
