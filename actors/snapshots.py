@@ -36,7 +36,7 @@ from .snapshotters import Snapshotters
 from .storage import StorageActor
 from .workers import LayerWorkers
 
-__all__ = ["SnapshotActor"]
+__all__ = ["SnapshotActor", "too_many_layers"]
 
 log = structlog.get_logger("orlop.snapshots")
 
@@ -230,9 +230,11 @@ class SnapshotActor:
     ) -> Standing:
         if not parent:
             return Standing(snapshot_id, kind, [])
-        return Standing(
-            snapshot_id, kind, [parent, *await snapshots.ancestors(reader, parent, snapshotter.most_parents - 1)]
-        )
+        below = await snapshots.ancestors(reader, parent, snapshotter.most_parents)
+        # An active one will be one more, and is to be looked at as well.
+        if snapshotter.stacks and len(below) + (kind is SnapshotKind.ACTIVE) >= snapshotter.most_parents:
+            raise too_many_layers(snapshotter)
+        return Standing(snapshot_id, kind, [parent, *below][: snapshotter.most_parents])
 
     async def _measured(self, snapshotter: Snapshotter, snapshot_id: int, key: str) -> Usage:
         """Raises NotFound when it was removed meanwhile."""
@@ -243,6 +245,10 @@ class SnapshotActor:
             raise NotFound(f"snapshot {quote(key)}") from None
         assert isinstance(done, Done)
         return Usage(done.size, done.inodes)
+
+
+def too_many_layers(snapshotter: Snapshotter) -> FailedPrecondition:
+    return FailedPrecondition(f"{snapshotter.name} takes {snapshotter.most_parents} snapshots on each other")
 
 
 async def _abandon(ids: list[int], txn: Transaction) -> None:

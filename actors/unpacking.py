@@ -35,7 +35,7 @@ from .actor import PlanActor
 from .config import UnpackConfig
 from .layers import LayerActor, layer_limits
 from .snapshot_plans import keep
-from .snapshots import SnapshotActor
+from .snapshots import SnapshotActor, too_many_layers
 from .storage import StorageActor
 from .unpack_plans import Finished
 
@@ -132,6 +132,8 @@ class UnpackActor:
         layers = unpacking.layers
         if not layers:
             return ""
+        if snapshotter.stacks and len(layers) > snapshotter.most_parents:
+            raise too_many_layers(snapshotter)
         for layer in layers[start:]:
             reader_of(layer.descriptor.media_type)
         below = b""

@@ -20,6 +20,7 @@ class Btrfs:
     name = "btrfs"
     most_parents = 1
     rebase = False
+    stacks = False
 
     def __init__(self, root: str, files: Files, subvolumes: Subvolumes, *, privileged: bool, devices: bool) -> None:
         self._root = root

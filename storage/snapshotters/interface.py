@@ -36,6 +36,8 @@ class Snapshotter(Protocol):
     """Whether a parent can be given at commit: layers are then laid down side by side."""
     most_parents: int
     """How many of a snapshot's ancestors it wants to know: all that can be mounted."""
+    stacks: bool
+    """Whether `most_parents` is a limit: more than those cannot be mounted."""
     options: str
     """What else changes the files on disk; part of what a shared snapshot is found by."""
 

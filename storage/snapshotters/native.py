@@ -19,6 +19,7 @@ class Native:
     name = "native"
     most_parents = 1
     rebase = False
+    stacks = False
 
     def __init__(self, root: str, files: Files, *, privileged: bool, devices: bool) -> None:
         self._root = root

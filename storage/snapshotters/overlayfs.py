@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...protocol.errors import FailedPrecondition
 from ...protocol.records import Mount, SnapshotKind
 from ...protocol.world import Files
 from ..archive.apply import TargetKind
@@ -13,7 +12,7 @@ from .interface import Owner, Standing
 
 __all__ = ["Overlayfs", "OverlayTraits"]
 
-_MOST_LAYERS = 500  # of the kernel, below one upper folder
+_MOST_LAYERS = 499  # the kernel takes 500, and what is committed will be one of them
 
 
 class OverlayTraits:
@@ -31,6 +30,7 @@ class Overlayfs:
     name = "overlayfs"
     most_parents = _MOST_LAYERS
     rebase = True
+    stacks = True
 
     def __init__(
         self, root: str, files: Files, traits: OverlayTraits, *, privileged: bool, mount_options: Sequence[str] = ()
@@ -55,10 +55,6 @@ class Overlayfs:
         return standing.kind is not SnapshotKind.VIEW or not standing.parents
 
     def make(self, standing: Standing, owner: Owner | None) -> CopyTree | None:
-        if len(standing.parents) >= _MOST_LAYERS:
-            raise FailedPrecondition(
-                f"a snapshot on {len(standing.parents)} others: overlayfs takes {_MOST_LAYERS - 1}"
-            )
         folder = f"{self._root}/{standing.id}"
         self._files.new_folder(folder, 0o700)
         self._files.new_folder(f"{folder}/fs", 0o755)

@@ -17,8 +17,9 @@ import pytest
 import trio
 
 import orlop
-from orlop.protocol.errors import OrlopError
+from orlop.protocol.errors import FailedPrecondition, OrlopError
 
+from ..support.layers import quick_store
 from ..support.snapshotters import Snapshots, Subject, kinds, paths
 from ..support.trees import apply, make_file, make_folder, tree
 
@@ -206,3 +207,18 @@ async def test_a_container_of_the_longest_name_keeps_its_snapshot(subject: Subje
     await subject.store.leases.delete("l", sync=True)
     await subject.store.collect()
     assert await subject.names() == {"k" * 512}
+
+
+async def test_more_layers_than_can_be_mounted_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    """And the highest that there can be can be looked at."""
+    async with quick_store(tmp_path / "store") as store:
+        snapshots = store.snapshots.using("overlayfs")
+        below = ""
+        for number in range(499):
+            await snapshots.prepare("work", below)
+            below = (await snapshots.commit(f"layer-{number}", "work")).name
+        (mount,) = await snapshots.view("look", below)
+        assert mount.options[0].count(":") == 498
+        with pytest.raises(FailedPrecondition, match="499"):
+            await snapshots.prepare("work", below)
+        assert "work" not in {info.name async for info in snapshots.list()}
