@@ -114,7 +114,7 @@ class ForkedPool:
                 try:
                     await self._control.sendmsg([COMMAND.pack(START, number)], rights)
                     return
-                except OSError:
+                except ConnectionError:  # it is gone; another error is this job's alone
                     await self._end()
                     if last:
                         raise

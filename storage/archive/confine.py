@@ -43,7 +43,7 @@ def confine(root: int) -> None:
     if os.geteuid() == 0:
         try:
             os.chroot(".")
-        except PermissionError:  # a user namespace without it
+        except PermissionError:  # a user namespace without it: names are still taken one by one below open folders
             pass
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
