@@ -9,6 +9,8 @@ Source: spec registry 8 and 9.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import structlog
 import trio
@@ -32,7 +34,7 @@ from ..protocol.registry.documents import INDEX_TYPES, Child, children, kind_of,
 from ..protocol.registry.platforms import Platform, best_first, parse_platform
 from ..protocol.registry.references import parse_reference
 from ..protocol.service import Session
-from ..protocol.world import World
+from ..protocol.world import Work, World
 from ..storage.blobs.sharing import Sharing
 from ..storage.engine import Transaction
 from .actor import PlanActor
@@ -42,6 +44,9 @@ from .image_unpack import ImageUnpacks, is_rootfs, read_document
 from .images import record_image
 from .storage import StorageActor
 from .work_leases import WorkLeases
+
+if TYPE_CHECKING:
+    from ..protocol.registry.client import Registry
 
 __all__ = ["TransferActor"]
 
@@ -85,17 +90,16 @@ class TransferActor:
         Cancellation: no image record; what has come stays for a day, and shortens the next attempt.
         Durability: with the return.
         """
-        from ..protocol.registry.client import Registry
-
         check_name(request.reference, "reference")
         reference = parse_reference(request.reference)
         check_labels(request.labels)
         if reference.digest:
             check_digest(reference.digest, f"reference {request.reference}")
+        registries = await self._world.workers.run(Work.FILES, _registries)
         platforms = [parse_platform(text, self._host) for text in request.platforms] or [self._host]
         async with (
             self._leases.hold(context, request.reference) as leased,
-            Registry.open(
+            registries.open(
                 reference,
                 self._world,
                 plain_http=request.plain_http,
@@ -269,6 +273,13 @@ class TransferActor:
         labels = reference_labels(children(descriptor.media_type, data, descriptor.digest))
         await self._downloads.keep(pull, descriptor, labels)
         return data
+
+
+def _registries() -> type[Registry]:
+    """Its first import takes tens of milliseconds: not on the loop, and not for a store that never pulls."""
+    from ..protocol.registry.client import Registry
+
+    return Registry
 
 
 async def _record(txn: Transaction, namespace: str, request: PullImage, root: Descriptor) -> msgspec.Raw:

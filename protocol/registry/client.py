@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
+from functools import partial
 from hashlib import new as new_hash
 from urllib.parse import urlsplit
 
@@ -31,7 +32,7 @@ from ..identifiers import check_digest, split_digest
 from ..messages import Credentials
 from ..records import Descriptor
 from ..version import __version__
-from ..world import World
+from ..world import Work, World
 from .auth import Authorizer
 from .documents import ACCEPT, INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, SCHEMA1_TYPE, kind_of, sniff
 from .references import Reference
@@ -110,7 +111,9 @@ class Registry:
     ) -> AsyncIterator[Registry]:
         host = "registry-1.docker.io" if reference.host == "docker.io" else reference.host
         loopback = is_loopback(host)
-        transport = world.network.http(verify=not (skip_verify or loopback))
+        # Certificates are read from files: some 20 ms.
+        made = partial(world.network.http, verify=not (skip_verify or loopback))
+        transport = await world.workers.run(Work.FILES, made)
         client = httpx.AsyncClient(
             transport=transport,
             timeout=httpx.Timeout(30.0, read=stall_s),
