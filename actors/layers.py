@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
+import msgspec
 import trio
 
 from ..protocol import messages as m
@@ -95,7 +96,7 @@ class LayerActor:
         check_digest(layer.digest)
         reader_of(layer.media_type)
         async with self._opened(layer.digest, context) as (data, descriptors):
-            job = ApplyLayer(job.target, job.media_type, job.kind, job.limits, data, job.lower, job.lower_ready)
+            job = msgspec.structs.replace(job, data=data)
             with trio.move_on_after(self._config.time_s) as patience:
 
                 async def heard(process: Process, report: NeedsLower | Advanced | Output) -> None:

@@ -13,7 +13,8 @@ Every key starts with the schema's version (one byte) and a region (one byte):
          w ref           ingest
          x name          snapshot, by `snapshotter/key`
     01 s <namespace> 00 <lease> <created> 01 <type> <id>
-                                           entries of one life of a lease (names before others are escaped)
+                                           entries of one life of a lease (names before others are escaped); of an
+                                           id that makes it too long the SHA-256, and the id in the value
     01 p <record's key> <part>             further parts of a record over 64 KiB
     01 S <namespace>                       namespaces whose content others may adopt
     01 g <namespace> 00 <name>             the backend's id of a snapshot
@@ -44,7 +45,6 @@ from functools import lru_cache
 from hashlib import sha256
 
 _V = b"\x01"
-_LONG_NAME = 256
 
 
 class RecordKind(Enum):
@@ -108,16 +108,18 @@ def part(record_key: bytes, index: int) -> bytes:
 
 
 def lease_entries(namespace: str, lease: str, created_at: int) -> bytes:
-    """Ends in 01, so `prefix_end` works. Of a long name its hash: what an entry names may be long as well."""
-    name = _escape(lease)
-    if len(name) > _LONG_NAME:
-        name = b"\xff" + sha256(lease.encode()).digest()
-    return b"%bs%b\x00%b%b\x01" % (_V, namespace.encode(), name, number(created_at))
+    """Ends in 01, so `prefix_end` works."""
+    return b"%bs%b\x00%b%b\x01" % (_V, namespace.encode(), _escape(lease), number(created_at))
 
 
 def lease_entry(resource_type: str, resource_id: str) -> bytes:
     """What follows the prefix of a lease's entries."""
     return _escape(resource_type) + resource_id.encode()
+
+
+def long_lease_entry(resource_type: str, resource_id: str) -> bytes:
+    """The same where lease and resource have names that are too long together: the entry's value tells the id."""
+    return _escape(resource_type) + sha256(resource_id.encode()).digest()
 
 
 def _escape(text: str) -> bytes:

@@ -12,7 +12,7 @@ import msgspec
 from ..protocol.records import Lease, LeaseResource
 from . import keys
 from .codec import decoder, encode, open_value, seal
-from .engine import Reader, Transaction
+from .engine import MAX_KEY_BYTES, Reader, Transaction
 from .references import resource_node
 from .tables import LEASES, read_number
 
@@ -38,7 +38,8 @@ async def join_lease(txn: Transaction, namespace: str, lease_id: str | None, res
     if lease_id is None:
         return
     lease = await LEASES.get(txn, namespace, lease_id)
-    txn.put(_prefix(namespace, lease) + keys.lease_entry(resource.type, resource.id), b"")
+    key = _key(namespace, lease, resource)
+    txn.put(key, b"" if key.endswith(resource.id.encode()) else seal(resource.id.encode()))
     node = resource_node(namespace, resource.type, resource.id)
     if node is not None:
         txn.gained(node)
@@ -49,7 +50,7 @@ async def leave_lease(txn: Transaction, namespace: str, lease_id: str | None, re
     lease = None if lease_id is None else await LEASES.find(txn, namespace, lease_id)
     if lease is None:
         return
-    key = _prefix(namespace, lease) + keys.lease_entry(resource.type, resource.id)
+    key = _key(namespace, lease, resource)
     if await txn.get(key) is not None:
         txn.delete(key)
 
@@ -75,9 +76,11 @@ async def page_entries(
     prefix = _prefix(namespace, lease)
     pairs = await reader.scan(prefix + after, keys.prefix_end(prefix), limit)
     found = []
-    for key, _ in pairs:
+    for key, value in pairs:
         cursor = key[len(prefix) :]
         resource_type, rest = keys.unescape(cursor)
+        if value:
+            rest = open_value(value, key)[1]
         found.append((cursor + b"\x00", LeaseResource(rest.decode(), resource_type)))
     return found
 
@@ -96,6 +99,12 @@ async def pay_owed(txn: Transaction, most: int) -> bool:
         txn.delete(key)
         txn.put(keys.OWED_FLOOR, key[len(keys.OWED) :])
     return True
+
+
+def _key(namespace: str, lease: Lease, resource: LeaseResource) -> bytes:
+    prefix = _prefix(namespace, lease)
+    key = prefix + keys.lease_entry(resource.type, resource.id)
+    return key if len(key) <= MAX_KEY_BYTES else prefix + keys.long_lease_entry(resource.type, resource.id)
 
 
 def _prefix(namespace: str, lease: Lease) -> bytes:

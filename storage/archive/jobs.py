@@ -42,7 +42,7 @@ class ApplyLayer(msgspec.Struct, frozen=True, tag="apply"):
     """Lay a layer onto the folder `target`. Its bytes are `data`, or the file that comes as the second descriptor.
 
     `lower`: folders of the layers below, nearest first. `lower_ready`: they are complete; else the worker says when it
-    needs them, and waits. `measure`: count the whole target at the end.
+    needs them, and waits.
     """
 
     target: str

@@ -435,3 +435,20 @@ async def test_deleting_a_lease_leaves_what_others_hold(store: orlop.Store) -> N
     await store.leases.delete("one", sync=True)
     assert await store.content.read(digest_of(b"data")) == b"data"
     assert await ids(store) == ["two"]
+
+
+async def test_the_longest_lease_holds_the_longest_snapshot(store: orlop.Store) -> None:
+    """Together they are longer than a key: the entry is listed, keeps what it names, and can be removed."""
+    lease, key = "l" * 512, "k" * 512
+    await store.leases.create(lease)
+    snapshots = store.with_lease(lease).snapshots.using("native")
+    await snapshots.prepare(key)
+    held = orlop.LeaseResource(key, "snapshots/native")
+    assert [resource async for resource in store.leases.resources(lease)] == [held]
+    await store.collect()
+    assert (await snapshots.get(key)).name == key
+    await store.leases.remove(lease, held)
+    assert [resource async for resource in store.leases.resources(lease)] == []
+    await store.collect()
+    with pytest.raises(NotFound):
+        await snapshots.get(key)
