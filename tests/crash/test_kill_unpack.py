@@ -44,6 +44,7 @@ async def test_pulls_survive_kills_and_leave_nothing(
                 await pull_until_killed(daemon, process, request, chance)
             async with daemon.running(), orlop.connect(daemon.address) as store:
                 await store.pull(request)
+                await store.collect()  # which ends when what was queued for removal is gone
                 await folders_are_those_of_records(store, tmp_path / "store", snapshotter, layers=4)
                 await store.images.delete(request.reference)
                 for lease in [lease async for lease in store.leases.list()]:
