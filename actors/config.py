@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-__all__ = ["JournalConfig", "SnapshotConfig", "StoreConfig", "TransferConfig", "UnpackConfig"]
+__all__ = ["CollectorConfig", "JournalConfig", "SnapshotConfig", "StoreConfig", "TransferConfig", "UnpackConfig"]
 
 
 class JournalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +42,22 @@ class UnpackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
 
 
+class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a collection runs: `pause_s` after something was deleted, so that a burst of deletes is one; at once when
+    `deletion_threshold` deletes have come together (0: never), and after `mutation_threshold` changes of any kind (0:
+    never); always `schedule_delay_s` later. After a start that finds work left over, `startup_delay_s`. Unless
+    somebody waits it takes no more than `share` of the time. What it finds dead waits in the bin for `grace_s` seconds,
+    where it can be brought back."""
+
+    pause_s: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    deletion_threshold: Annotated[int, msgspec.Meta(ge=0)] = 0
+    mutation_threshold: Annotated[int, msgspec.Meta(ge=0)] = 100
+    schedule_delay_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    startup_delay_s: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`root` is the store's folder. `listen`: `unix:PATH` or `tcp:HOST:PORT`, any number."""
 
@@ -53,6 +69,7 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transfer: TransferConfig = TransferConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     unpack: UnpackConfig = UnpackConfig()
+    gc: CollectorConfig = CollectorConfig()
     content_sharing_policy: Literal["shared", "isolated"] = "shared"
     """`isolated`: a namespace sends (or is allowed to pull) its own copy of what another has, unless that one is
     shareable."""

@@ -15,7 +15,6 @@ from ..protocol.labels import check_mask, merge_map, stored_labels
 from ..protocol.messages import Context, CreateContainer, DeleteContainer, Empty, GetContainer, UpdateContainer
 from ..protocol.records import Container, ContainerCreate, ContainerDelete, ContainerUpdate
 from ..storage.engine import Engine, Transaction
-from ..storage.references import may_free
 from ..storage.tables import CONTAINERS, append_event
 from .actor import Plan
 
@@ -43,8 +42,6 @@ async def update(txn: Transaction, request: UpdateContainer, context: Context) -
     before = await CONTAINERS.get(txn, namespace, given.id)
     container = _checked(_merged(before, given, mask, txn.now_ns))
     stored = await CONTAINERS.replace(txn, namespace, given.id, container)
-    if may_free(namespace, before, container):
-        txn.made_garbage()
     event = ContainerUpdate(container.id, container.image, container.labels, container.snapshot_key)
     await append_event(txn, namespace, event)
     return stored

@@ -24,14 +24,14 @@ from ..protocol.messages import (
 )
 from ..protocol.records import ContentCreate, ContentDelete, ContentInfo, Descriptor, LeaseResource
 from ..storage.blobs import ledger
+from ..storage.collection.objects import drop_content
 from ..storage.engine import Engine, Reader, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
-from ..storage.references import may_free
 from ..storage.tables import CONTENT, append_event
 from .actor import Plan
 from .storage import Rejected
 
-__all__ = ["PLANS", "adopt", "damaged", "drop_content", "get_info", "has_intact", "record_blob", "wrong_digest"]
+__all__ = ["PLANS", "adopt", "damaged", "get_info", "has_intact", "record_blob", "wrong_digest"]
 
 
 async def update(txn: Transaction, request: UpdateContent, context: Context) -> msgspec.Raw:
@@ -42,8 +42,6 @@ async def update(txn: Transaction, request: UpdateContent, context: Context) -> 
     labels = merge_map(before.labels, request.labels, request.mask, "labels")
     check_labels(labels)
     after = msgspec.structs.replace(before, labels=labels, updated_at=txn.now_ns)
-    if may_free(namespace, before, after):
-        txn.made_garbage()
     return await CONTENT.replace(txn, namespace, request.digest, after)
 
 
@@ -55,12 +53,6 @@ async def delete(txn: Transaction, request: DeleteContent, context: Context) -> 
     txn.made_garbage()
     await append_event(txn, namespace, ContentDelete(request.digest))
     return Empty()
-
-
-async def drop_content(txn: Transaction, namespace: str, digest: str) -> None:
-    """Take the namespace's record away; the bytes are the collector's."""
-    await CONTENT.remove(txn, namespace, digest)
-    await ledger.release(txn, digest)
 
 
 async def put(txn: Transaction, request: PutContent, context: Context) -> ContentInfo | Rejected:
@@ -105,6 +97,8 @@ async def record_blob(
     await join_lease(txn, namespace, context.lease, LeaseResource(digest, "content"))
     existing = await CONTENT.find(txn, namespace, digest)
     if existing is not None:
+        if not blob.holders:  # its bytes were lost, and come back
+            await ledger.hold(txn, digest, blob)
         return Rejected(AlreadyExists(f"content {digest}"), existing)
     info = ContentInfo(digest, blob.size, labels, txn.now_ns, txn.now_ns)
     await CONTENT.insert(txn, namespace, digest, info)

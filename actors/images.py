@@ -20,7 +20,6 @@ from ..protocol.messages import (
 from ..protocol.records import Descriptor, Image, ImageCreate, ImageDelete, ImageUpdate, LeaseResource
 from ..storage.engine import Engine, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
-from ..storage.references import may_free
 from ..storage.tables import (
     IMAGES,
     append_event,
@@ -53,13 +52,12 @@ async def update(txn: Transaction, request: UpdateImage, context: Context) -> ms
     if GC_EXPIRE in image.labels or _gives_expiry(request):
         await join_lease(txn, namespace, context.lease, LeaseResource(request.name, "images"))
     stored = await IMAGES.replace(txn, namespace, request.name, image)
-    if may_free(namespace, before, image):
-        txn.made_garbage()  # the reference implementation waits for the next delete; what was dropped stays
     await append_event(txn, namespace, ImageUpdate(request.name, image.labels))
     return stored
 
 
 async def delete(txn: Transaction, request: DeleteImage, context: Context) -> Empty:
+    txn.urgent = request.sync
     namespace = context.namespace or ""
     await leave_lease(txn, namespace, context.lease, LeaseResource(request.name, "images"))
     removed = await IMAGES.remove(txn, namespace, request.name)

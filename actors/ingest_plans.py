@@ -12,9 +12,10 @@ from ..protocol.messages import AbortIngest, Context, Empty, OpenIngest
 from ..protocol.records import ContentInfo, LeaseResource
 from ..storage.blobs import ledger
 from ..storage.blobs.sharing import Sharing, adoptable
-from ..storage.engine import Kind, Node, Transaction
+from ..storage.engine import Transaction
+from ..storage.ingests import IngestRecord
 from ..storage.lease_entries import join_lease, leave_lease
-from ..storage.tables import INGESTS, IngestRecord, ensure_namespace, next_generation
+from ..storage.tables import INGESTS, ensure_namespace, next_generation
 from .actor import Plan
 from .content import has_intact, record_blob
 from .storage import Rejected
@@ -50,8 +51,6 @@ async def open_ingest(txn: Transaction, request: OpenIngest, context: Context) -
         return Rejected(AlreadyExists(f"content {request.expected}"))
     expires = None if context.lease is not None else txn.now_ns + INGEST_LIFE_NS
     await join_lease(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
-    if expires is not None:
-        txn.expires(expires)
     found = await INGESTS.find(txn, namespace, request.ref)
     fresh = found is None or bool(request.size and found.total and request.size != found.total)
     if found is None:
@@ -85,7 +84,6 @@ async def open_ingest(txn: Transaction, request: OpenIngest, context: Context) -
         await INGESTS.insert(txn, namespace, request.ref, record)
     else:
         await INGESTS.replace(txn, namespace, request.ref, record)
-    txn.gained(Node(Kind.INGEST, namespace, request.ref))
     return record, True
 
 
@@ -104,8 +102,6 @@ async def open_adopting(
         return None
     expires = None if context.lease is not None else txn.now_ns + INGEST_LIFE_NS
     await join_lease(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
-    if expires is not None:
-        txn.expires(expires)
     if found is not None:
         record = msgspec.structs.replace(found, expires_at=expires or found.expires_at)
         await INGESTS.replace(txn, namespace, request.ref, record)

@@ -25,7 +25,7 @@ from ..protocol.messages import (
 )
 from ..protocol.records import Lease, LeaseResource
 from ..storage.engine import Engine, Transaction
-from ..storage.lease_entries import end_lease, join_lease, leave_lease, page_entries
+from ..storage.lease_entries import end_lease, flatness_changed, join_lease, leave_lease, page_entries
 from ..storage.references import is_flat, is_root
 from ..storage.tables import LEASES
 from .actor import Plan
@@ -58,9 +58,10 @@ async def update(txn: Transaction, request: UpdateLease, context: Context) -> ms
         labels = merge_map(before.labels, request.labels, request.mask, "labels")
     labels = stored_labels({**labels, **_expiry(txn, request.expires_in_s)})
     after = msgspec.structs.replace(before, labels=labels)
-    if is_flat(after) and not is_flat(before):
-        txn.made_garbage()
-    return await LEASES.replace(txn, namespace, request.id, after)
+    stored = await LEASES.replace(txn, namespace, request.id, after)
+    if is_flat(after) != is_flat(before):
+        await flatness_changed(txn, namespace, after)
+    return stored
 
 
 def _expiry(txn: Transaction, in_s: int | None) -> dict[str, str]:
@@ -69,6 +70,7 @@ def _expiry(txn: Transaction, in_s: int | None) -> dict[str, str]:
 
 
 async def delete(txn: Transaction, request: DeleteLease, context: Context) -> Empty:
+    txn.urgent = request.sync
     await end_lease(txn, context.namespace or "", request.id)
     return Empty()
 

@@ -15,7 +15,6 @@ from ..protocol.labels import check_mask, merge_map, stored_labels
 from ..protocol.messages import Context, CreateSandbox, DeleteSandbox, Empty, GetSandbox, UpdateSandbox
 from ..protocol.records import Sandbox
 from ..storage.engine import Engine, Transaction
-from ..storage.references import may_free
 from ..storage.tables import SANDBOXES
 from .actor import Plan
 from .containers import check_extensions
@@ -36,8 +35,6 @@ async def update(txn: Transaction, request: UpdateSandbox, context: Context) -> 
     namespace, given = context.namespace or "", request.sandbox
     before = await SANDBOXES.get(txn, namespace, given.sandbox_id)
     sandbox = _checked(_merged(before, given, request.mask, txn.now_ns))
-    if may_free(namespace, before, sandbox):
-        txn.made_garbage()
     return await SANDBOXES.replace(txn, namespace, given.sandbox_id, sandbox)
 
 

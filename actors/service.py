@@ -274,7 +274,7 @@ class StoreService:
     async def _delete_image(self, request: m.DeleteImage, context: Context, _: Session) -> Result:
         done = await self._plans.images.ask(request, context)
         if request.sync:
-            await self._collector.collect()
+            await self._collector.collect_urgent()
         return done
 
     async def _create_lease(self, request: m.CreateLease, context: Context, _: Session) -> Result:
@@ -286,7 +286,7 @@ class StoreService:
     async def _delete_lease(self, request: m.DeleteLease, context: Context, _: Session) -> Result:
         done = await self._plans.leases.ask(request, context)
         if request.sync:
-            await self._collector.collect()
+            await self._collector.collect_urgent()
         return done
 
     async def _batch(self, request: m.Batch, context: Context, session: Session) -> Result:

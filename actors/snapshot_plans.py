@@ -25,18 +25,17 @@ from ..protocol.records import (
     SnapshotInfo,
     SnapshotKind,
     SnapshotPrepare,
-    SnapshotRemove,
     Usage,
 )
 from ..storage import snapshots
+from ..storage.collection.objects import drop_snapshot
 from ..storage.engine import Reader, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
-from ..storage.references import may_free
 from ..storage.tables import LEASES, SNAPSHOTS, append_event
 from .actor import Plan
 from .storage import Rejected
 
-__all__ = ["PLANS", "Announced", "announce", "commit", "drop_snapshot", "insert", "keep", "record", "record_name"]
+__all__ = ["PLANS", "Announced", "announce", "commit", "insert", "keep", "record", "record_name"]
 
 
 class Announced(NamedTuple):
@@ -174,8 +173,6 @@ async def commit(
     await insert(txn, namespace, info, snapshot_id)
     await snapshots.rebase(txn, snapshot_id, parent, usage.size, usage.inodes)
     await append_event(txn, namespace, SnapshotCommit(request.key, request.name, snapshotter))
-    if may_free(namespace, active, info):
-        txn.made_garbage()
     return info
 
 
@@ -206,31 +203,23 @@ async def update(txn: Transaction, request: UpdateSnapshot, context: Context) ->
     check_mask(request.mask, ("labels",), ("labels",), f"snapshot {quote(request.key)}")
     labels = stored_labels(merge_map(before.labels, request.labels, request.mask, "labels"))
     after = msgspec.structs.replace(before, labels=labels, updated_at=txn.now_ns)
-    if may_free(namespace, before, after):
-        txn.made_garbage()
     return await SNAPSHOTS.replace(txn, namespace, name, after)
 
 
 async def delete(txn: Transaction, request: DeleteSnapshot, context: Context) -> Empty:
     """The files are the collector's. Source: spec snapshots 2.8 and 6.6."""
     namespace, name = context.namespace or "", record_name(request.snapshotter, request.key)
-    found = await SNAPSHOTS.get(txn, namespace, name)
+    await SNAPSHOTS.get(txn, namespace, name)
     children = await snapshots.children(txn, namespace, name, 1)
     if children:
         child = children[0].partition("/")[2]
         raise FailedPrecondition(
             f"cannot remove snapshot {quote(request.key)}: {quote(child)} stands on it", hint="remove that first"
         )
-    await drop_snapshot(txn, namespace, found)
+    await drop_snapshot(txn, namespace, name)
     await leave_lease(txn, namespace, context.lease, _resource(request.snapshotter, request.key))
     txn.made_garbage()
     return Empty()
-
-
-async def drop_snapshot(txn: Transaction, namespace: str, info: SnapshotInfo) -> None:
-    """Take a namespace's record away, and tell."""
-    await snapshots.release(txn, await _remove(txn, namespace, info))
-    await append_event(txn, namespace, SnapshotRemove(info.name, info.snapshotter))
 
 
 PLANS: Mapping[type[msgspec.Struct], Plan] = {UpdateSnapshot: update, DeleteSnapshot: delete}

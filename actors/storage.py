@@ -39,11 +39,11 @@ from ..protocol.service import Answer
 from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Work, World
 from ..storage import keys
-from ..storage.engine import KeyValue, Node, Snapshot, Transaction, View, WriteFailed
+from ..storage.engine import KeyValue, Snapshot, Transaction, View, WriteFailed
 from ..storage.overlay import Overlay, OverlayTransaction
 from .promise import Promise
 
-__all__ = ["Durable", "Recording", "Rejected", "StorageActor", "StorageStatistics", "Submission"]
+__all__ = ["Durable", "Rejected", "StorageActor", "StorageStatistics", "Submission"]
 
 T = TypeVar("T")
 log = structlog.get_logger("orlop.storage")
@@ -106,7 +106,6 @@ class _Group:
     writes: dict[bytes, bytes | None] = field(default_factory=dict)
     byte_count: int = 0
     planned: list[_Planned] = field(default_factory=list)
-    gains: list[Node] = field(default_factory=list)
     dirty: bool = False
     removals: bool = False
     expiry_ns: int | None = None
@@ -128,13 +127,7 @@ class Durable:
     dirty: bool
     removals: bool
     expiry_ns: int | None
-
-
-class Recording:
-    """Every object that became a root, was born or referred to since the view that came with it."""
-
-    def __init__(self, seed: list[Node]) -> None:
-        self.nodes: list[Node] = seed
+    transactions: int
 
 
 @dataclass(frozen=True)
@@ -154,11 +147,13 @@ class StorageStatistics:
 class _SharedView:
     """The durable view, shared by all who read it now; it goes when it is superseded and nobody holds it."""
 
-    __slots__ = ("_holders", "_snapshot", "number", "stale")
+    __slots__ = ("_clock", "_holders", "_knows_clock", "_snapshot", "number", "stale")
 
     def __init__(self, snapshot: Snapshot, number: int) -> None:
         self._snapshot = snapshot
         self._holders = 0
+        self._clock: bytes | None = None
+        self._knows_clock = False
         self.number = number
         self.stale = False
 
@@ -167,7 +162,11 @@ class _SharedView:
         return self._snapshot
 
     async def get(self, key: bytes) -> bytes | None:
-        return self._snapshot.get(key)
+        if key != keys.CLOCK:
+            return self._snapshot.get(key)
+        if not self._knows_clock:  # nearly every read asks for it
+            self._clock, self._knows_clock = self._snapshot.get(key), True
+        return self._clock
 
     async def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         return self._snapshot.read(start, stop, limit)
@@ -206,9 +205,7 @@ class StorageActor:
         self._idle = trio.Event()
         self._last_ns = 0
         self._recovering = False
-        self._writing: _Group | None = None
         self._listeners: list[Callable[[Durable], None]] = []
-        self._recording: Recording | None = None
         self._groups = self._transactions = self._writes = self._longest_ns = self._recoveries = 0
 
     # the engine ---------------------------------------------------------------------------------------------
@@ -237,15 +234,6 @@ class StorageActor:
     def listen(self, listener: Callable[[Durable], None]) -> None:
         """`listener` is called after each group, when its callers are answered. It may neither await nor send."""
         self._listeners.append(listener)
-
-    def start_recording(self) -> tuple[_SharedView, Recording]:
-        """A view, and what gains a reference or a root after it. What is planned and not durable counts."""
-        seed = [*(self._writing.gains if self._writing else ()), *self._open.gains]
-        self._recording = Recording(seed)
-        return self._view, self._recording
-
-    def stop_recording(self) -> None:
-        self._recording = None
 
     def statistics(self) -> StorageStatistics:
         return StorageStatistics(
@@ -348,6 +336,7 @@ class StorageActor:
                 error = result.error
             if txn.writes:
                 self._absorb(group, txn)
+            group.dirty |= txn.dirty
         if txn.now_ns > self._last_ns:
             self._last_ns = txn.now_ns  # it ticked on
         group.planned.append(_Planned(submission, result, error))
@@ -357,11 +346,6 @@ class StorageActor:
         group.writes.update(txn.writes)
         group.byte_count += txn.byte_count
         self._overlay.add(group.number, txn.writes)
-        if txn.gains:
-            group.gains += txn.gains
-            if self._recording is not None:
-                self._recording.nodes += txn.gains
-        group.dirty |= txn.dirty
         group.removals |= txn.removals
         if txn.expiry_ns is not None and (group.expiry_ns is None or txn.expiry_ns < group.expiry_ns):
             group.expiry_ns = txn.expiry_ns
@@ -377,16 +361,13 @@ class StorageActor:
             self._room.set()
             if group.writes:
                 group.writes[keys.COMMIT] = keys.number(group.last_commit)
-                self._writing = group
                 began = self._world.clock.monotonic_ns()
                 try:
                     await self._world.workers.run(Work.COMMIT, self._store.write, group.writes)
                 except WriteFailed as failure:
-                    self._writing = None
                     await self._recover(group, failure)
                     continue
                 self._longest_ns = max(self._longest_ns, self._world.clock.monotonic_ns() - began)
-                self._writing = None
                 self._move_view(group)
             self._finish(group)
 
@@ -410,13 +391,14 @@ class StorageActor:
         self._groups += 1
         self._transactions += len(group.planned)
         self._writes += len(group.writes)
-        if group.writes:
+        if group.writes or group.dirty:
             news = Durable(
                 group.last_commit,
                 keys.JOURNAL_HEAD in group.writes,
                 group.dirty,
                 group.removals,
                 group.expiry_ns,
+                len(group.planned),
             )
             for listener in self._listeners:
                 listener(news)

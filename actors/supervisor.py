@@ -152,7 +152,7 @@ async def _served(
     work_leases = WorkLeases(storage, plans.leases, world)
     unpacks = UnpackActor(storage, snapshots, layers, plans.content, config.unpack, world.cores)
     image_unpacks = ImageUnpacks(storage, content_actor, snapshotters, unpacks, work_leases, host)
-    collector = Collector(storage, content_actor, snapshots, removals, world)
+    collector = Collector(storage, removals, world, config.gc)
     journal = JournalLimits(config.journal.events, config.journal.age_s)
     events = EventsActor(storage, journal, world)
     transfer = TransferActor(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from enum import IntEnum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 __all__ = [
     "MAX_KEY_BYTES",
@@ -21,7 +21,6 @@ __all__ = [
     "Engine",
     "KeyValue",
     "Kind",
-    "Node",
     "Reader",
     "Snapshot",
     "Transaction",
@@ -40,8 +39,8 @@ T = TypeVar("T")
 
 
 class Kind(IntEnum):
-    """What a node of the reference graph is. The numbers are the reference's, which has none for a sandbox.
-    Source: spec gc 2."""
+    """What an object is. The numbers are containerd's, which has none for a sandbox. Streams and
+    mounts are kept by no part of orlop itself: see `collection.kinds`. Source: spec gc 2."""
 
     CONTENT = 1
     SNAPSHOT = 2
@@ -49,15 +48,9 @@ class Kind(IntEnum):
     IMAGE = 5
     LEASE = 6
     INGEST = 7
+    STREAM = 9
+    MOUNT = 10
     SANDBOX = 64
-
-
-class Node(NamedTuple):
-    """One object of one namespace."""
-
-    kind: Kind
-    namespace: str
-    name: str
 
 
 class Reader(Protocol):
@@ -93,17 +86,20 @@ class Transaction(Reader, Protocol):
 
     def delete(self, key: bytes) -> None: ...
 
-    def gained(self, node: Node) -> None:
-        """This object becomes a root, or is born or referred to: a collection under way must look again."""
+    urgent: bool
+    """What this transaction releases is collected before anything else: somebody waits for it."""
+
+    def index(self, key: bytes, value: bytes | None) -> None:
+        """Write (None: delete) what follows from records: it counts for the bytes of a transaction only."""
 
     def expires(self, at_ns: int) -> None:
-        """Something written here stops protecting at that time: the collector wants to be awake then."""
+        """Something switches at that time: the collector wants to be awake then."""
 
     def queued_removal(self) -> None:
         """Files wait in the removal queue."""
 
     def made_garbage(self) -> None:
-        """Something may have lost its last reference: the dirty flag, durable with this transaction."""
+        """Something may have lost its last reference: the collector is woken when this is durable."""
 
 
 class Engine(Protocol):

@@ -29,7 +29,17 @@ Every key starts with the schema's version (one byte) and a region (one byte):
     01 U <digest>                          blobs that no namespace holds
     01 q <number>                          queue: files to unlink
     01 Z <number>                          folders that could not be removed, to be tried again
-    01 o <number>                          queue: owed work
+    01 o <number>                          queue: owed work, edges and entries to put right
+    01 e <namespace> 00 <target> <edge> <kind> <owner>
+                                           edges, at the end that is referred to
+    01 f <namespace> 00 <source> <kind> <object>
+                                           back references, at the end that keeps the object
+    01 w <namespace> 00 <kind> <name>      what the collector knows of an object: its witness, its place in the queue
+    01 y <round> <phase> <number>          the collector's queue
+    01 k <round>                           rounds that wait in the bin
+    01 t <time> <namespace> 00 <kind> <name>
+                                           instants at which something expires, or a condition switches
+    01 u <namespace> 00 <name>             images that were deleted and may be brought back
     01 j <sequence>                        journal
 
 Namespaces are identifiers and hold no NUL; a name stands last, so any byte may be in it. A change of this
@@ -55,6 +65,8 @@ class RecordKind(Enum):
     SANDBOX = b"s"
     INGEST = b"w"
     SNAPSHOT = b"x"
+    STREAM = b"t"
+    MOUNT = b"m"
 
 
 def prefix_end(prefix: bytes) -> bytes:
@@ -80,7 +92,8 @@ QUEUE_HEAD = _V + b"cqueue.head"
 QUEUE_FLOOR = _V + b"cqueue.floor"
 OWED_HEAD = _V + b"cowed.head"
 OWED_FLOOR = _V + b"cowed.floor"
-DIRTY = _V + b"cdirty"
+CLOCK = _V + b"cgc"
+REBUILT = _V + b"crebuilt"
 
 
 @lru_cache(4096)
@@ -147,6 +160,77 @@ SHAREABLE = _V + b"S"
 
 def shareable(name: str) -> bytes:
     return SHAREABLE + name.encode()
+
+
+# collection -------------------------------------------------------------------------------------------------
+EDGES = _V + b"e"
+BACK_EDGES = _V + b"f"
+STATES = _V + b"w"
+QUEUE = _V + b"y"
+BINS = _V + b"k"
+TIMES = _V + b"t"
+DELETED_IMAGES = _V + b"u"
+
+_LONGEST_TARGET = 400
+_LONGEST_OWNER = 512
+
+
+def _target(kind: bytes, name: str) -> bytes:
+    """An object's kind and name where more follows; of a name that is too long the SHA-256."""
+    escaped = _escape(name)
+    if len(escaped) > _LONGEST_TARGET:
+        return kind + b"\x00\x02" + sha256(name.encode()).digest()
+    return kind + escaped
+
+
+def edges_to(namespace: str, kind: bytes, name: str) -> bytes:
+    """What the keys of every edge to an object begin with; one byte with the edge's kind follows."""
+    return b"%be%b\x00%b" % (_V, namespace.encode(), _target(kind, name))
+
+
+def back_edges_from(namespace: str, kind: bytes, name: str) -> bytes:
+    return b"%bf%b\x00%b" % (_V, namespace.encode(), _target(kind, name))
+
+
+def owner(kind: bytes, name: str) -> tuple[bytes, bytes]:
+    """The end of an edge's key, and what of it did not fit there: the name, of which the SHA-256 stands in the key."""
+    encoded = name.encode()
+    if len(encoded) > _LONGEST_OWNER:
+        return kind + b"\x00" + sha256(encoded).digest(), encoded
+    return kind + b"\x01" + encoded, b""
+
+
+def states(namespace: str) -> bytes:
+    return b"%bw%b\x00" % (_V, namespace.encode())
+
+
+def state(namespace: str, kind: bytes, name: str) -> bytes:
+    return b"%bw%b\x00%b%b" % (_V, namespace.encode(), kind, name.encode())
+
+
+def queued(round_: int, phase: int, sequence: int) -> bytes:
+    return b"%b%b%c%b" % (QUEUE, number(round_), phase, number(sequence))
+
+
+def queue_phase(round_: int, phase: int) -> bytes:
+    return b"%b%b%c" % (QUEUE, number(round_), phase)
+
+
+def bin_round(round_: int) -> bytes:
+    return BINS + number(round_)
+
+
+def instant(at_ns: int) -> bytes:
+    """What the keys of an instant begin with; there is none before 1970."""
+    return TIMES + number(min(max(at_ns, 0), 2**64 - 1))
+
+
+def instant_of(at_ns: int, namespace: str, kind: bytes, name: str) -> bytes:
+    return b"%b%b\x00%b%b" % (instant(at_ns), namespace.encode(), kind, name.encode())
+
+
+def deleted_image(namespace: str, name: str) -> bytes:
+    return b"%b%b\x00%b" % (DELETED_IMAGES, namespace.encode(), name.encode())
 
 
 # backend ----------------------------------------------------------------------------------------------------

@@ -1,33 +1,38 @@
 """What leases name: entries under a key of their own, one each, and what is owed when a lease ends.
 
 A lease may have any number of entries. Ending it is one deciding transaction: its record goes, and with it
-every meaning of its entries; those that do not fit are *owed*, and paid in small steps by the collector. An entry
+every meaning of its entries; those that do not fit are *owed*, and go before the collector goes on. An entry
 belongs to one life of a lease (its time of creation), so a lease made anew under the same id never inherits any.
 """
 
 from __future__ import annotations
 
-import msgspec
+from typing import Final
 
 from ..protocol.records import Lease, LeaseResource
 from . import keys
-from .codec import decoder, encode, open_value, seal
-from .engine import MAX_KEY_BYTES, Reader, Transaction
-from .references import resource_node
-from .tables import LEASES, read_number
+from .codec import open_value, seal
+from .collection.changes import entry_added, entry_removed
+from .collection.forest import Forest
+from .collection.owed import OwedEntries, owe
+from .collection.state import Vertex
+from .engine import MAX_KEY_BYTES, Kind, Reader, Transaction
+from .references import FLAT_KINDS, is_flat, resource_target
+from .tables import LEASES
 
-__all__ = ["end_lease", "join_lease", "leave_lease", "page_entries", "pay_owed"]
+__all__ = [
+    "belongs_to",
+    "end_lease",
+    "entry_of",
+    "entry_present",
+    "flatness_changed",
+    "join_lease",
+    "leave_lease",
+    "page_entries",
+    "page_targets",
+]
 
-INLINE_ENTRIES = 400  # that go with their lease in one transaction
-
-
-class Owed(msgspec.Struct, frozen=True):
-    """Entries of a lease's life that ended: `prefix` is where their keys begin."""
-
-    prefix: bytes
-
-
-_OWED = decoder(Owed)
+INLINE_ENTRIES: Final = 40  # that go with their lease in one transaction
 
 
 async def join_lease(txn: Transaction, namespace: str, lease_id: str | None, resource: LeaseResource) -> None:
@@ -40,9 +45,11 @@ async def join_lease(txn: Transaction, namespace: str, lease_id: str | None, res
     lease = await LEASES.get(txn, namespace, lease_id)
     key = _key(namespace, lease, resource)
     txn.put(key, b"" if key.endswith(resource.id.encode()) else seal(resource.id.encode()))
-    node = resource_node(namespace, resource.type, resource.id)
-    if node is not None:
-        txn.gained(node)
+    target = resource_target(resource.type, resource.id)
+    if target is not None:
+        forest = await Forest.load(txn)
+        await entry_added(forest, Vertex(namespace, Kind.LEASE, lease.id), *target, flat=is_flat(lease))
+        forest.save()
 
 
 async def leave_lease(txn: Transaction, namespace: str, lease_id: str | None, resource: LeaseResource) -> None:
@@ -51,8 +58,14 @@ async def leave_lease(txn: Transaction, namespace: str, lease_id: str | None, re
     if lease is None:
         return
     key = _key(namespace, lease, resource)
-    if await txn.get(key) is not None:
-        txn.delete(key)
+    if await txn.get(key) is None:
+        return
+    txn.delete(key)
+    target = resource_target(resource.type, resource.id)
+    if target is not None:
+        forest = await Forest.load(txn)
+        await entry_removed(forest, Vertex(namespace, Kind.LEASE, lease.id), *target)
+        forest.save()
 
 
 async def end_lease(txn: Transaction, namespace: str, lease_id: str, inline: int = INLINE_ENTRIES) -> None:
@@ -60,13 +73,24 @@ async def end_lease(txn: Transaction, namespace: str, lease_id: str, inline: int
     lease = await LEASES.remove(txn, namespace, lease_id)
     prefix = _prefix(namespace, lease)
     entries = await txn.scan(prefix, keys.prefix_end(prefix), inline + 1)
-    for key, _ in entries[:inline]:
-        txn.delete(key)
     if len(entries) > inline:
-        position = read_number(await txn.get(keys.OWED_HEAD)) + 1
-        txn.put(keys.OWED_HEAD, keys.number(position))
-        txn.put(keys.owed(position), seal(encode(Owed(prefix))))
+        await owe(txn, OwedEntries(namespace, lease_id, prefix, urgent=txn.urgent))
+    else:
+        forest = await Forest.load(txn)
+        vertex = Vertex(namespace, Kind.LEASE, lease.id)
+        for key, value in entries:
+            txn.delete(key)
+            resource = entry_of(key[len(prefix) :], value, key)
+            target = resource_target(resource.type, resource.id)
+            if target is not None:
+                await entry_removed(forest, vertex, *target)
+        forest.save()
     txn.made_garbage()
+
+
+async def flatness_changed(txn: Transaction, namespace: str, lease: Lease) -> None:
+    """A lease keeps its entries otherwise than before."""
+    await owe(txn, OwedEntries(namespace, lease.id, _prefix(namespace, lease)))
 
 
 async def page_entries(
@@ -75,30 +99,37 @@ async def page_entries(
     """Entries with a cursor each. Content, images, ingests, then snapshots: the order of their types' names."""
     prefix = _prefix(namespace, lease)
     pairs = await reader.scan(prefix + after, keys.prefix_end(prefix), limit)
+    return [(key[len(prefix) :] + b"\x00", entry_of(key[len(prefix) :], value, key)) for key, value in pairs]
+
+
+async def page_targets(
+    reader: Reader, namespace: str, lease: Lease, after: bytes, limit: int
+) -> list[tuple[bytes, Kind, str, bool]]:
+    """What a lease's entries keep: cursor, kind, name, and whether flat."""
     found = []
-    for key, value in pairs:
-        cursor = key[len(prefix) :]
-        resource_type, rest = keys.unescape(cursor)
-        if value:
-            rest = open_value(value, key)[1]
-        found.append((cursor + b"\x00", LeaseResource(rest.decode(), resource_type)))
+    for cursor, resource in await page_entries(reader, namespace, lease, after, limit):
+        target = resource_target(resource.type, resource.id)
+        if target is not None:
+            kind, name = target
+            found.append((cursor, kind, name, is_flat(lease) and kind in FLAT_KINDS))
     return found
 
 
-async def pay_owed(txn: Transaction, most: int) -> bool:
-    """Delete up to `most` entries that are owed; True when there is more to pay."""
-    owed = await txn.scan(keys.owed(read_number(await txn.get(keys.OWED_FLOOR)) + 1), keys.prefix_end(keys.OWED), 1)
-    if not owed:
-        return False
-    key, value = owed[0]
-    prefix = _OWED.decode(open_value(value, key)[1]).prefix
-    entries = await txn.scan(prefix, keys.prefix_end(prefix), most)
-    for entry, _ in entries:
-        txn.delete(entry)
-    if len(entries) < most:
-        txn.delete(key)
-        txn.put(keys.OWED_FLOOR, key[len(keys.OWED) :])
-    return True
+def entry_of(rest: bytes, value: bytes, key: bytes) -> LeaseResource:
+    """The resource that an entry names, from what follows the prefix in its key."""
+    resource_type, name = keys.unescape(rest)
+    if value:
+        name = open_value(value, key)[1]
+    return LeaseResource(name.decode(), resource_type)
+
+
+async def entry_present(reader: Reader, namespace: str, lease: Lease, resource: LeaseResource) -> bool:
+    return await reader.get(_key(namespace, lease, resource)) is not None
+
+
+def belongs_to(namespace: str, lease: Lease, prefix: bytes) -> bool:
+    """Whether entries with this prefix are those of the lease's present life."""
+    return prefix == _prefix(namespace, lease)
 
 
 def _key(namespace: str, lease: Lease, resource: LeaseResource) -> bytes:

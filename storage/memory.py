@@ -58,16 +58,18 @@ class MemoryStore:
 
     def _apply(self, batch: Mapping[bytes, bytes | None]) -> None:
         self._version += 1
-        oldest = min(self._live, default=self._version)
+        oldest = min(list(self._live), default=self._version)
+        # Readers are in another thread: they see a list as it was or as it will be.
+        ordered = list(self._keys)
         for key, value in batch.items():
             cells = self._cells.get(key)
             if cells is None:
                 self._cells[key] = [(self._version, value)]
-                insort(self._keys, key)
+                insort(ordered, key)
                 continue
             keep = max(0, next((i for i in range(len(cells) - 1, -1, -1) if cells[i][0] <= oldest), 0))
-            del cells[:keep]
-            cells.append((self._version, value))
+            self._cells[key] = [*cells[keep:], (self._version, value)]
+        self._keys = ordered
 
     def _value(self, key: bytes, version: int) -> bytes | None:
         for written, value in reversed(self._cells.get(key, ())):
@@ -76,8 +78,9 @@ class MemoryStore:
         return None
 
     def _next(self, start: bytes, stop: bytes, version: int) -> tuple[bytes, bytes] | None:
-        for at in range(bisect_left(self._keys, start), len(self._keys)):
-            key = self._keys[at]
+        ordered = self._keys
+        for at in range(bisect_left(ordered, start), len(ordered)):
+            key = ordered[at]
             if key >= stop:
                 return None
             value = self._value(key, version)

@@ -17,13 +17,13 @@ from .engine import (
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_WRITES,
     MAX_VALUE_BYTES,
-    Node,
     Snapshot,
 )
 
 __all__ = ["Overlay", "OverlayTransaction"]
 
 _MOST_HOT = 4096
+_FEW = 64  # keys that are put in one by one instead of sorting them all
 
 
 class Overlay:
@@ -36,14 +36,16 @@ class Overlay:
     def __init__(self) -> None:
         self.entries: dict[bytes, tuple[int, bytes | None]] = {}
         self.hot: dict[bytes, bytes | None] = {}
-        self._sorted: list[bytes] | None = []
+        self._regions: dict[bytes, _Region] = {}
 
     def add(self, group: int, writes: dict[bytes, bytes | None]) -> None:
-        known = len(self.entries)
+        entries, regions = self.entries, self._regions
         for key, value in writes.items():
-            self.entries[key] = (group, value)
-        if len(self.entries) != known:
-            self._sorted = None
+            if key not in entries:
+                region = regions.get(key[1:2])
+                if region is not None:
+                    region.fresh.append(key)
+            entries[key] = (group, value)
 
     def settle(self, group: int, written: Iterable[bytes]) -> None:
         """Group `group` is durable: what it wrote last is in the view now."""
@@ -53,12 +55,11 @@ class Overlay:
                 value = entries.pop(key)[1]
                 if key in hot:
                     hot[key] = value
-        self._sorted = None
 
     def clear(self) -> None:
         self.entries.clear()
         self.hot.clear()
-        self._sorted = []
+        self._regions.clear()
 
     def read(self, base: Snapshot, key: bytes) -> bytes | None:
         """What the next transaction finds under `key`."""
@@ -75,10 +76,39 @@ class Overlay:
         return value
 
     def keys_between(self, start: bytes, stop: bytes) -> list[bytes]:
-        """Sorted only when somebody scans: point reads and writes never pay for the order."""
-        if self._sorted is None:
-            self._sorted = sorted(self.entries)
-        return self._sorted[bisect_left(self._sorted, start) : bisect_left(self._sorted, stop)]
+        """Sorted by region, and only where somebody scans: point reads and writes never pay for the order."""
+        if not _one_region(start, stop):
+            return sorted(key for key in self.entries if start <= key < stop)
+        region = self._regions.get(start[1:2])
+        if region is None:
+            region = self._regions[start[1:2]] = _Region([key for key in self.entries if key[1:2] == start[1:2]])
+        return region.between(start, stop, self.entries)
+
+
+class _Region:
+    """The planned keys of one region in their order; those that are durable by now are left out when it is read."""
+
+    __slots__ = ("_sorted", "fresh")
+
+    def __init__(self, keys_: list[bytes]) -> None:
+        self._sorted: list[bytes] = []
+        self.fresh = keys_
+
+    def between(self, start: bytes, stop: bytes, entries: dict[bytes, tuple[int, bytes | None]]) -> list[bytes]:
+        if self.fresh:
+            self._merge(entries)
+        ordered = self._sorted
+        return [key for key in ordered[bisect_left(ordered, start) : bisect_left(ordered, stop)] if key in entries]
+
+    def _merge(self, entries: dict[bytes, tuple[int, bytes | None]]) -> None:
+        if len(self.fresh) > _FEW or len(self._sorted) > 2 * len(entries) + _FEW:
+            self._sorted = sorted({key for key in (*self._sorted, *self.fresh) if key in entries})
+        else:
+            for key in self.fresh:
+                at = bisect_left(self._sorted, key)
+                if at == len(self._sorted) or self._sorted[at] != key:
+                    self._sorted.insert(at, key)
+        self.fresh = []
 
 
 class OverlayTransaction:
@@ -87,13 +117,15 @@ class OverlayTransaction:
     __slots__ = (
         "_base",
         "_bytes",
+        "_indexed",
+        "_regions",
         "_overlay",
         "dirty",
         "expiry_ns",
-        "gains",
         "now_ns",
         "number",
         "removals",
+        "urgent",
         "writes",
     )
 
@@ -101,13 +133,15 @@ class OverlayTransaction:
         self._base = base
         self._overlay = overlay
         self._bytes = 0
+        self._indexed = 0
+        self._regions: dict[bytes, list[bytes]] = {}
         self.now_ns = now_ns
         self.number = number
         self.writes: dict[bytes, bytes | None] = {}
-        self.gains: list[Node] = []
         self.expiry_ns: int | None = None
         self.dirty = False
         self.removals = False
+        self.urgent = False
 
     @property
     def byte_count(self) -> int:
@@ -120,7 +154,7 @@ class OverlayTransaction:
 
     async def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         planned = self._overlay.keys_between(start, stop)
-        own = [key for key in self.writes if start <= key < stop]
+        own = [key for key in self._own(start, stop) if start <= key < stop]
         if own:
             planned = sorted({*planned, *own})
         found: list[tuple[bytes, bytes]] = []
@@ -133,6 +167,9 @@ class OverlayTransaction:
         finally:
             below.close()
         return found
+
+    def _own(self, start: bytes, stop: bytes) -> Iterable[bytes]:
+        return self._regions.get(start[1:2], ()) if _one_region(start, stop) else self.writes
 
     def tick(self) -> None:
         self.now_ns += 1
@@ -148,8 +185,10 @@ class OverlayTransaction:
     def delete(self, key: bytes) -> None:
         self._write(key, None, len(key))
 
-    def gained(self, node: Node) -> None:
-        self.gains.append(node)
+    def index(self, key: bytes, value: bytes | None) -> None:
+        if key not in self.writes:
+            self._indexed += 1
+        self._write(key, value, len(key) + len(value or b""))
 
     def expires(self, at_ns: int) -> None:
         if self.expiry_ns is None or at_ns < self.expiry_ns:
@@ -160,12 +199,13 @@ class OverlayTransaction:
 
     def made_garbage(self) -> None:
         self.dirty = True
-        self.put(keys.DIRTY, keys.number(self.number))
 
     def _write(self, key: bytes, value: bytes | None, size: int) -> None:
+        if key not in self.writes:
+            self._regions.setdefault(key[1:2], []).append(key)
         self.writes[key] = value
         self._bytes += size
-        if len(self.writes) > MAX_TRANSACTION_WRITES or self._bytes > MAX_TRANSACTION_BYTES:
+        if len(self.writes) - self._indexed > MAX_TRANSACTION_WRITES or self._bytes > MAX_TRANSACTION_BYTES:
             raise ResourceExhausted(
                 f"a transaction of more than {MAX_TRANSACTION_WRITES} writes or {MAX_TRANSACTION_BYTES} bytes"
             )
@@ -174,6 +214,11 @@ class OverlayTransaction:
         if key in self.writes:
             return self.writes[key]
         return self._overlay.entries[key][1]
+
+
+def _one_region(start: bytes, stop: bytes) -> bool:
+    """Whether a range lies within one region; all do but those of tests."""
+    return len(start) > 1 and (stop[:2] == start[:2] or stop == bytes((start[0], start[1] + 1)))
 
 
 def _merge(

@@ -1,7 +1,8 @@
 """Typed tables over the engine: the only way by which the rooms above read and write records.
 
-A table keeps, in the same transaction as the record: the namespace's being, the count of records of its kind,
-what the collector must be told. Names come back in the order of their UTF-8 bytes.
+A table keeps, in the same transaction as the record: the namespace's being, the count of records of its kind, the
+references that follow from it and what of them becomes dirty. What a collection has sealed is not found any more. Names
+come back in the order of their UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ from .codec import (
     put_record,
     read_record,
 )
-from .engine import Kind, Node, Reader, Transaction
+from .collection.alive import is_gone, sealed_rounds
+from .collection.changes import make_way, record_changed
+from .engine import Kind, Reader, Transaction
+from .ingests import IngestRecord
 from .keys import RecordKind
-from .references import expiry_ns, references
 
 __all__ = [
     "CONTAINERS",
@@ -73,26 +76,6 @@ class Slice(NamedTuple):
         return [name.decode() for name, _ in self.rows]
 
 
-class IngestRecord(msgspec.Struct, frozen=True):
-    """An ingest as the engine knows it. Its bytes are `ingests/<generation>`, until they become the blob
-    `<digest>.<generation>`; `sealed` announces that name before the rename, so that start-up finds it."""
-
-    ref: str
-    generation: int
-    total: int = 0
-    expected: str = ""
-    media_type: str = ""
-    started_at: int = 0
-    updated_at: int = 0
-    expires_at: int | None = None
-    """None: opened under a lease, which protects it instead."""
-    sealed: str = ""
-    held: str = ""
-    """The shared blob that this ingest adopts, or was made from; the ingest keeps it alive."""
-    adopting: bool = False
-    """Nothing was written: there is no file, and a commit takes the shared blob."""
-
-
 class Table(Generic[R]):
     """Records of one kind, by namespace and name."""
 
@@ -106,14 +89,14 @@ class Table(Generic[R]):
     async def encoded(self, reader: Reader, namespace: str, name: str) -> msgspec.Raw:
         """The record as it travels. Raises NotFound."""
         key = self._key(namespace, name)
-        value = await reader.get(key)
+        value = await self._read(reader, key, namespace, name)
         if value is None:
             raise self.missing(name)
         return msgspec.Raw(await read_record(reader, key, value))
 
     async def find(self, reader: Reader, namespace: str, name: str) -> R | None:
         key = self._key(namespace, name)
-        value = await reader.get(key)
+        value = await self._read(reader, key, namespace, name)
         return None if value is None else self._decode(await read_record(reader, key, value))
 
     async def get(self, reader: Reader, namespace: str, name: str) -> R:
@@ -125,31 +108,52 @@ class Table(Generic[R]):
     async def insert(self, txn: Transaction, namespace: str, name: str, record: R) -> msgspec.Raw:
         """Raises AlreadyExists. The namespace comes into being with its first record."""
         key = self._key(namespace, name)
-        if await txn.get(key) is not None:
+        if await txn.get(key) is not None and not await make_way(txn, namespace, self.node, name):
             raise AlreadyExists(f"{self.what} {quote(name)}")
         await ensure_namespace(txn, namespace)
         await _count(txn, namespace, self._kind, 1)
-        return self._put(txn, key, namespace, name, record)
+        payload = encode(record)
+        put_record(txn, key, payload)
+        await record_changed(txn, namespace, self.node, name, None, record)
+        return msgspec.Raw(payload)
 
     async def replace(self, txn: Transaction, namespace: str, name: str, record: R) -> msgspec.Raw:
-        """Write over a record that is there."""
+        """Write over a record that is there. Raises NotFound."""
         key = self._key(namespace, name)
-        value = await txn.get(key)
+        value = await self._read(txn, key, namespace, name)
         if value is None:
             raise self.missing(name)
+        before = self._decode(await read_record(txn, key, value))
         delete_parts(txn, key, value)
-        return self._put(txn, key, namespace, name, record)
+        payload = encode(record)
+        put_record(txn, key, payload)
+        await record_changed(txn, namespace, self.node, name, before, record)
+        return msgspec.Raw(payload)
 
     async def remove(self, txn: Transaction, namespace: str, name: str) -> R:
         """Take a record away and return it. Raises NotFound."""
         key = self._key(namespace, name)
-        value = await txn.get(key)
+        value = await self._read(txn, key, namespace, name)
         if value is None:
             raise self.missing(name)
         record = self._decode(await read_record(txn, key, value))
         delete_record(txn, key, value)
         await _count(txn, namespace, self._kind, -1)
+        await record_changed(txn, namespace, self.node, name, record, None)
         return record
+
+    async def _read(self, reader: Reader, key: bytes, namespace: str, name: str) -> bytes | None:
+        value = await reader.get(key)
+        if (
+            value is not None
+            and (sealed := await sealed_rounds(reader))
+            and await self._is_gone(reader, sealed, namespace, name.encode())
+        ):
+            return None
+        return value
+
+    async def _is_gone(self, reader: Reader, sealed: tuple[int, ...], namespace: str, name: bytes) -> bool:
+        return await is_gone(reader, sealed, keys.states(namespace) + self._kind + name)
 
     async def page(
         self, reader: Reader, namespace: str, after: str, limit: int, most_bytes: int = PAGE_BYTES, within: str = ""
@@ -163,8 +167,12 @@ class Table(Generic[R]):
         pairs = await reader.scan(start, keys.prefix_end(inside), limit)
         skip = len(prefix)
         rows: list[tuple[bytes, bytes]] = []
-        held = 0
+        held = read = 0
+        sealed = await sealed_rounds(reader)
         for key, value in pairs:
+            read += 1
+            if sealed and await self._is_gone(reader, sealed, namespace, key[skip:]):
+                continue
             payload = value[HEADER_BYTES:]
             # Spelled out: this loop is what a list costs. Whatever is out of the ordinary goes the long way.
             if value[:1] != SCHEMA_BYTE or crc32(payload) != int.from_bytes(value[1:HEADER_BYTES], "big"):
@@ -173,8 +181,8 @@ class Table(Generic[R]):
             held += len(payload)
             if held > most_bytes:
                 break
-        more = len(rows) < len(pairs) or len(pairs) == limit
-        return Slice(rows, rows[-1][0].decode() if more else "")
+        more = read < len(pairs) or len(pairs) == limit
+        return Slice(rows, pairs[read - 1][0][skip:].decode() if more else "")
 
     def decode(self, raw: msgspec.Raw | bytes) -> R:
         return self._decode(raw)
@@ -187,16 +195,6 @@ class Table(Generic[R]):
 
     def _key(self, namespace: str, name: str) -> bytes:
         return keys.records(namespace, self._kind) + name.encode()
-
-    def _put(self, txn: Transaction, key: bytes, namespace: str, name: str, record: R) -> msgspec.Raw:
-        payload = encode(record)
-        put_record(txn, key, payload)
-        txn.gained(Node(self.node, namespace, name))
-        for target in references(namespace, record):
-            txn.gained(target)
-        if isinstance(record, Image | Lease) and record.labels and (expires := expiry_ns(record.labels)) is not None:
-            txn.expires(expires)
-        return msgspec.Raw(payload)
 
 
 IMAGES: Final = Table(RecordKind.IMAGE, Image, Kind.IMAGE, "image")

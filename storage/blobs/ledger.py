@@ -15,7 +15,8 @@ from ...protocol.identifiers import split_digest
 from .. import keys
 from ..codec import decoder, encode, open_value, seal
 from ..engine import Reader, Transaction
-from ..tables import IngestRecord, read_number
+from ..ingests import IngestRecord
+from ..tables import read_number
 
 __all__ = [
     "Blob",
@@ -136,13 +137,14 @@ async def hold(txn: Transaction, digest: str, blob: Blob) -> None:
 
 
 async def release(txn: Transaction, digest: str) -> None:
-    """One namespace fewer. The last one leaves it for the collector."""
+    """One holder fewer. The last one leaves it for the collector; until then others may adopt it."""
     blob = await find_blob(txn, digest)
     if blob is None:
         return
     holders = max(0, blob.holders - 1)
     if holders == 0:
         txn.put(keys.unheld(digest), b"")
+        txn.made_garbage()
     _put(txn, digest, msgspec.structs.replace(blob, holders=holders))
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import trio
 
-from orlop.actors.config import StoreConfig
-from orlop.actors.gc import PAUSE_S
+from orlop.actors.config import CollectorConfig, StoreConfig
 from orlop.actors.supervisor import run_store
 from orlop.actors.timestamps import rfc3339
 from orlop.bin.embed import host_platform
@@ -15,6 +14,8 @@ from orlop.bin.world import real_world
 from orlop.protocol.errors import NotFound
 from orlop.protocol.labels import GC_EXPIRE
 from orlop.storage.memory import MemoryStore
+
+PAUSE_S = CollectorConfig().pause_s
 
 
 def running(folder: Path, engine: MemoryStore | None = None):

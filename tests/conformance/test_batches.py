@@ -118,23 +118,32 @@ async def test_a_request_of_more_than_a_mebibyte_is_refused_and_the_store_goes_o
 
 async def test_a_thousand_writes_are_too_many(store: orlop.Store) -> None:
     assert store.welcome().limits.transaction_writes == 1000
+    before = await everything(store)
+    with pytest.raises(ResourceExhausted):
+        async with store.transaction() as tx:
+            tx.images.create("i", A)
+            for number in range(249):
+                tx.content.put(f"blob {number}".encode())
+    assert await everything(store) == before
+    async with store.transaction() as tx:
+        for number in range(150):
+            tx.content.put(f"blob {number}".encode(), labels={"containerd.io/gc.root": "x"})
+    assert len([info async for info in store.content.list()]) == 150
+
+
+async def test_leases_with_many_entries_go_in_one_transaction(store: orlop.Store) -> None:
     leases = [f"l{number}" for number in range(6)]
     for lease in leases:
         async with store.transaction() as tx:
             tx.leases.create(lease)
             for number in range(200):
                 tx.leases.add(lease, resource(f"{number}"))
-    before = await everything(store)
-    with pytest.raises(ResourceExhausted):
-        async with store.transaction() as tx:
-            tx.images.create("i", A)
-            for lease in leases:
-                tx.leases.delete(lease)
-    assert await everything(store) == before
     async with store.transaction() as tx:
-        for lease in leases[:3]:
+        for lease in leases[:5]:
             tx.leases.delete(lease)
-    assert await lease_ids(store) == leases[3:]
+    assert await lease_ids(store) == leases[5:]
+    await store.collect()
+    assert len([each async for each in store.leases.resources(leases[5])]) == 200
 
 
 # raw batches ----------------------------------------------------------------------------------------------

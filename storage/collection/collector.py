@@ -1,0 +1,231 @@
+"""One slice of a collection: a bounded number of steps, as one transaction.
+
+What comes first: owed work and the clock, then the suspects and rescues of the current round, then the sweep of rounds
+that are sealed, then the next round. A round is *sealed* when nothing of it is in question any more: from that
+transaction on its condemned are no more, for everybody and all at once, however long the sweep takes. With a grace
+period a round waits in the bin first. Source: gc-algorithm 3 and 5; docs/collection.md.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .. import keys, snapshots
+from ..blobs import ledger
+from ..engine import Kind, Reader, Transaction
+from .clock import tick
+from .forest import Forest
+from .owed import first_owed
+from .settling import settle_some
+from .state import Mode, Phase, Vertex, decode_clock
+from .steps import examine, push, recheck, sweep
+
+__all__ = ["Places", "Slice", "collect_some", "has_work", "next_due"]
+
+SLICE_BUDGET: Final = 256
+"""Reads and writes of one slice; about two milliseconds."""
+_AT_ONCE: Final = 16
+_OWED_COST: Final = 100
+
+
+class Places:
+    """Where the queue goes on, by round and phase: LevelDB finds the first key of a long-used range slowly. A memory of
+    what is certain only; after a failed write it is emptied."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[int, int], int] = {}
+        self.blob = ""
+        self.snapshot = 0
+
+    def first(self, round_: int, phase: int) -> int:
+        return self._first.get((round_, phase), 0)
+
+    def passed(self, round_: int, phase: int, sequence: int) -> None:
+        self._first[(round_, phase)] = sequence
+
+    def forget(self, round_: int) -> None:
+        for phase in Phase:
+            self._first.pop((round_, phase), None)
+
+    def clear(self) -> None:
+        self._first.clear()
+        self.blob, self.snapshot = "", 0
+
+
+class Slice:
+    """What one slice did. `more`: there is more to do now. `urgent`: somebody's urgent work is not done yet."""
+
+    def __init__(self) -> None:
+        self.more = True
+        self.urgent = False
+        self.removed: dict[Kind, int] = {}
+        self.blobs = 0
+        self.freed = 0
+        self.steps = 0
+        self.cost = 0
+        self.took_ns = 0
+
+    def count(self, kind: Kind) -> None:
+        self.removed[kind] = self.removed.get(kind, 0) + 1
+
+
+async def collect_some(
+    txn: Transaction, places: Places, *, budget: int = SLICE_BUDGET, grace_ns: int = 0, most_steps: int = 0
+) -> Slice:
+    """Do some of what is to be done. `grace_ns`: how long a round waits in the bin. `most_steps` 0: as the
+    budget says."""
+    forest = await Forest.load(txn, collector=True, budget=budget)
+    forest.urgent = False
+    slice_ = Slice()
+    while not forest.spent and not (most_steps and slice_.steps >= most_steps):
+        slice_.steps += 1
+        if not await _step(forest, slice_, places, grace_ns):
+            slice_.more = False
+            break
+    slice_.urgent = bool(forest.clock.rushed) or await first_owed(txn) is not None
+    slice_.cost = forest.reads + forest.writes
+    forest.save()
+    return slice_
+
+
+async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) -> bool:
+    """False: there is nothing to do."""
+    forest.save()
+    if await settle_some(forest.txn):
+        await forest.reload()
+        forest.writes += _OWED_COST
+        return True
+    clock = forest.clock
+    if clock.ticking is not None or clock.time != forest.txn.now_ns:
+        await tick(forest)
+        if forest.clock.ticking is not None:
+            return True
+        clock = forest.clock
+    if clock.climb is not None:
+        vertex = Vertex(clock.climb.namespace, Kind(clock.climb.kind), clock.climb.name, clock.climb.flat)
+        state = await forest.state(vertex)
+        if not state.suspect:
+            forest.set_clock(climb=None)
+        else:
+            await examine(forest, vertex, state, await forest.item(state))
+        return True
+    if clock.current:
+        for phase in (Phase.SUSPECTS, Phase.RESCUES):
+            if await _work(forest, slice_, places, clock.current, phase):
+                return True
+        await _close(forest, places, grace_ns)
+        return True
+    if clock.urgent:
+        forest.set_clock(current=clock.urgent, urgent=0)
+        return True
+    if clock.sealed:
+        round_ = next((each for each in clock.sealed if each in clock.rushed), clock.sealed[0])
+        if not await _work(forest, slice_, places, round_, Phase.SWEEP):
+            _end(forest, places, round_)
+        return True
+    if await forest.entries(clock.open, Phase.SUSPECTS, 0, 1):
+        forest.set_clock(current=clock.open)
+        forest.set_clock(open=forest.new_round())
+        return True
+    return await _seal_what_is_due(forest, grace_ns) or await _drop_unheld(forest, slice_, places)
+
+
+async def _work(forest: Forest, slice_: Slice, places: Places, round_: int, phase: Phase) -> bool:
+    """Some of a phase; False: nothing is left of it."""
+    found = await forest.entries(round_, phase, places.first(round_, phase), _AT_ONCE)
+    if not found:
+        return False
+    places.passed(round_, phase, found[0][0])
+    for sequence, item in found:
+        vertex = item.vertex
+        state = await forest.state(vertex)
+        if item.mode == Mode.PUSH:
+            await push(forest, vertex, state, sequence, item)
+        elif (state.round, state.phase, state.sequence) != (round_, phase, sequence):
+            continue  # a step before, in this very slice, has seen to it
+        elif phase is Phase.SUSPECTS:
+            await examine(forest, vertex, state, await forest.item(state))
+        elif phase is Phase.RESCUES:
+            await recheck(forest, vertex, state, await forest.item(state))
+        elif await sweep(forest, vertex, state):
+            slice_.count(vertex.kind)
+        if forest.spent or forest.clock.climb is not None:
+            break
+    return True
+
+
+async def _close(forest: Forest, places: Places, grace_ns: int) -> None:
+    """Nothing of the current round is in question any more."""
+    round_ = forest.clock.current
+    forest.set_clock(current=0)
+    if not await forest.entries(round_, Phase.SWEEP, 0, 1):
+        _end(forest, places, round_)
+    elif grace_ns and round_ not in forest.clock.rushed:
+        forest.write(keys.bin_round(round_), keys.number(forest.txn.now_ns))
+    else:
+        forest.set_clock(sealed=(*forest.clock.sealed, round_))
+
+
+def _end(forest: Forest, places: Places, round_: int) -> None:
+    clock = forest.clock
+    forest.set_clock(
+        sealed=tuple(each for each in clock.sealed if each != round_),
+        rushed=tuple(each for each in clock.rushed if each != round_),
+    )
+    places.forget(round_)
+
+
+async def _seal_what_is_due(forest: Forest, grace_ns: int) -> bool:
+    found = await forest.txn.scan(keys.BINS, keys.prefix_end(keys.BINS), 1)
+    if not found:
+        return False
+    key, value = found[0]
+    if int.from_bytes(value, "big") + grace_ns > forest.txn.now_ns:
+        return False
+    forest.write(key, None)
+    forest.set_clock(sealed=(*forest.clock.sealed, int.from_bytes(key[len(keys.BINS) :], "big")))
+    return True
+
+
+async def _drop_unheld(forest: Forest, slice_: Slice, places: Places) -> bool:
+    """Blobs and folders that no namespace holds are no longer live, and are queued for removal; of snapshots those on
+    which nothing stands, whose parents may be next. From where it was left, then once more from the beginning."""
+    txn = forest.txn
+    forest.reads += 2
+    blobs = await ledger.page_unheld(txn, places.blob, _AT_ONCE)
+    folders = await snapshots.page_unheld_snapshots(txn, places.snapshot, _AT_ONCE)
+    again = bool(places.blob or places.snapshot)
+    places.blob = blobs[-1] if blobs else ""
+    places.snapshot = folders[-1] if folders else 0
+    for digest in blobs:
+        freed = await ledger.forget_unheld(txn, digest)
+        forest.writes += 4
+        if freed is not None:
+            slice_.blobs += 1
+            slice_.freed += freed
+    for snapshot in reversed(folders):
+        slice_.freed += await snapshots.forget_unheld_snapshot(txn, snapshot) or 0
+        forest.writes += 4
+    return bool(blobs or folders) or again
+
+
+async def next_due(reader: Reader, grace_ns: int) -> int | None:
+    """When the oldest round in the bin is to go."""
+    found = await reader.scan(keys.BINS, keys.prefix_end(keys.BINS), 1)
+    return None if not found else int.from_bytes(found[0][1], "big") + grace_ns
+
+
+async def has_work(reader: Reader) -> bool:
+    """Whether an earlier run of the store left something to do."""
+    clock = decode_clock(await reader.get(keys.CLOCK))
+    if clock.sealed or clock.urgent or clock.ticking or clock.climb or await first_owed(reader) is not None:
+        return True
+    if await ledger.page_unheld(reader, "", 1) or await snapshots.page_unheld_snapshots(reader, 0, 1):
+        return True
+    ranges = [(clock.open, Phase.SUSPECTS)]
+    if clock.current:
+        ranges += [(clock.current, Phase.SUSPECTS), (clock.current, Phase.RESCUES)]
+    for round_, phase in ranges:
+        if await reader.scan(keys.queue_phase(round_, phase), keys.queue_phase(round_, phase + 1), 1):
+            return True
+    return False

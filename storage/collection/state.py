@@ -1,0 +1,160 @@
+"""What the collector knows of an object, and its queue, as they are stored. Source: gc-algorithm 2 and 3."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..codec import decoder, encode
+from ..engine import Kind
+
+__all__ = ["IDLE", "ROOT", "Clock", "Climb", "Item", "Link", "Mode", "Phase", "State", "Vertex"]
+
+
+class Vertex(NamedTuple):
+    """An object of a namespace, kept with what it refers to or, `flat`, without. Objects that are absent count."""
+
+    namespace: str
+    kind: Kind
+    name: str
+    flat: bool = False
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True):
+    """One edge, seen from its target: its kind, and who refers. `ROOT`: the object protects itself."""
+
+    edge: str
+    kind: int = 0
+    name: str = ""
+
+
+ROOT: Final = Link("R")
+
+
+class Phase(IntEnum):
+    """SUSPECTS: who lost his place. RESCUES: who still has one. SWEEP: who has none."""
+
+    SUSPECTS = 1
+    RESCUES = 2
+    SWEEP = 3
+
+
+class State(msgspec.Struct, frozen=True, array_like=True):
+    """One variant of an object. `witness`: the edge by which a root reaches it. `phase` 0: not queued. `push`: the
+    place in RESCUES where those are told that it refers to. `lost`, `since`: the witness that it had last, and when
+    it was found dead."""
+
+    witness: Link | None = None
+    round: int = 0
+    phase: int = 0
+    sequence: int = 0
+    push_round: int = 0
+    push: int = 0
+    lost: Link | None = None
+    since: int = 0
+
+    @property
+    def anchored(self) -> bool:
+        return self.witness is not None and not self.phase
+
+    @property
+    def suspect(self) -> bool:
+        return self.witness is not None and self.phase == Phase.SUSPECTS
+
+    @property
+    def condemned(self) -> bool:
+        return self.phase == Phase.SWEEP
+
+    def unqueued(self) -> State:
+        return State(self.witness, 0, 0, 0, self.push_round, self.push, self.lost, self.since)
+
+
+IDLE: Final = State()
+"""Nothing is known: the object is dead or was never reached; a record, if there is one, lives by its other variant."""
+
+
+class Mode(IntEnum):
+    SUSPECT = 0
+    DETACH = 1
+    RECHECK = 2
+    PUSH = 3
+    SWEEP = 4
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True):
+    """An entry of the queue. `hint`: an edge to try first. `cursor`: where the work goes on. `saw`: an edge was passed
+    over that may conduct after all."""
+
+    namespace: str
+    kind: int
+    name: str
+    flat: bool
+    mode: int
+    hint: Link | None = None
+    cursor: bytes = b""
+    saw: bool = False
+    lost: Link | None = None
+
+    @property
+    def vertex(self) -> Vertex:
+        return Vertex(self.namespace, Kind(self.kind), self.name, self.flat)
+
+
+class Climb(msgspec.Struct, frozen=True, array_like=True):
+    """A long climb that goes on with the next step: for which vertex, along which of its edges, and where it is."""
+
+    namespace: str
+    kind: int
+    name: str
+    flat: bool
+    edge: Link
+    at_kind: int
+    at_name: str
+    at_flat: bool
+
+
+class Clock(msgspec.Struct, frozen=True, array_like=True):
+    """The collector's own state. `current`: the round whose suspects and rescues are worked off; 0: none. `open` takes
+    the suspicions of clients, `urgent` those for which somebody waits (0: none yet). `sealed`: rounds whose condemned
+    are no more, though not all are swept. `rushed`: rounds that were urgent and are not swept. `time`: the instant
+    against which expiry and conditions are judged."""
+
+    current: int = 0
+    open: int = 1
+    urgent: int = 0
+    last: int = 1
+    sequence: int = 0
+    time: int = 0
+    sealed: tuple[int, ...] = ()
+    rushed: tuple[int, ...] = ()
+    climb: Climb | None = None
+    ticking: tuple[bytes, bytes] | None = None
+
+
+_CLOCK = decoder(Clock).decode
+_STATES = decoder(tuple[State | None, State | None]).decode
+_ITEM = decoder(Item).decode
+_FRESH: Final = Clock()
+
+
+def decode_clock(value: bytes | None) -> Clock:
+    return _FRESH if value is None else _CLOCK(value)
+
+
+def decode_states(value: bytes | None) -> tuple[State, State]:
+    """Of an object, kept normally and flat."""
+    if value is None:
+        return IDLE, IDLE
+    normal, flat = _STATES(value)
+    return normal or IDLE, flat or IDLE
+
+
+def encode_states(normal: State, flat: State) -> bytes | None:
+    if normal == IDLE and flat == IDLE:
+        return None
+    return encode((None if normal == IDLE else normal, None if flat == IDLE else flat))
+
+
+decode_item = _ITEM
