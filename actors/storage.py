@@ -39,6 +39,7 @@ from ..protocol.service import Answer
 from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Work, World
 from ..storage import keys
+from ..storage.collection.rebuild import begin_rebuild, rebuild_some
 from ..storage.engine import KeyValue, Snapshot, Transaction, View, WriteFailed
 from ..storage.overlay import Overlay, OverlayTransaction
 from .promise import Promise
@@ -248,22 +249,31 @@ class StorageActor:
         )
 
     async def check_format(self) -> str:
-        """Mark a new store, refuse one from the future; returns the store's UUID."""
+        """Mark a new store, refuse one from the future, bring one of an earlier version to today's format; returns the
+        store's UUID. Interrupted, it goes on at the next start."""
         token = self._world.random.token(16)
 
         async def mark(txn: Transaction) -> str:
             found = await txn.get(keys.FORMAT)
             if found is None:
-                txn.put(keys.FORMAT, keys.number(STORE_FORMAT))
                 txn.put(keys.STORE_ID, _uuid(token).encode())
             elif _number(found) > STORE_FORMAT:
                 raise FailedPrecondition(
                     f"the store has format {_number(found)}, this orlop knows {STORE_FORMAT}",
                     hint="use a newer orlop",
                 )
+            elif _number(found) < 2:  # which had no forest
+                await begin_rebuild(txn)
+            txn.put(keys.FORMAT, keys.number(STORE_FORMAT))
             return (await txn.get(keys.STORE_ID) or b"").decode()
 
-        return await self.transact(mark)
+        store_id = await self.transact(mark)
+        done = 0
+        while await self.transact(rebuild_some):
+            done += 1
+            if done % 1000 == 0:
+                log.info("references are brought to the format of this version", transactions=done)
+        return store_id
 
     # the loop -----------------------------------------------------------------------------------------------
 

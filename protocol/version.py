@@ -2,4 +2,4 @@
 
 __version__ = "0.2.0"
 PROTOCOL_VERSION = 1
-STORE_FORMAT = 1
+STORE_FORMAT = 2

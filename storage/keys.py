@@ -125,6 +125,12 @@ def lease_entries(namespace: str, lease: str, created_at: int) -> bytes:
     return b"%bs%b\x00%b%b\x01" % (_V, namespace.encode(), _escape(lease), number(created_at))
 
 
+def lease_of(prefix: bytes) -> tuple[str, str]:
+    """Namespace and lease of what `lease_entries` made."""
+    namespace, _, rest = prefix[2:].partition(b"\x00")
+    return namespace.decode(), unescape(rest)[0]
+
+
 def lease_entry(resource_type: str, resource_id: str) -> bytes:
     """What follows the prefix of a lease's entries."""
     return _escape(resource_type) + resource_id.encode()

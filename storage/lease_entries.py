@@ -23,6 +23,7 @@ from .tables import LEASES
 __all__ = [
     "belongs_to",
     "end_lease",
+    "entries_prefix",
     "entry_of",
     "entry_present",
     "flatness_changed",
@@ -71,7 +72,7 @@ async def leave_lease(txn: Transaction, namespace: str, lease_id: str | None, re
 async def end_lease(txn: Transaction, namespace: str, lease_id: str, inline: int = INLINE_ENTRIES) -> None:
     """Take a lease and its entries away. Raises NotFound."""
     lease = await LEASES.remove(txn, namespace, lease_id)
-    prefix = _prefix(namespace, lease)
+    prefix = entries_prefix(namespace, lease)
     entries = await txn.scan(prefix, keys.prefix_end(prefix), inline + 1)
     if len(entries) > inline:
         await owe(txn, OwedEntries(namespace, lease_id, prefix, urgent=txn.urgent))
@@ -90,14 +91,14 @@ async def end_lease(txn: Transaction, namespace: str, lease_id: str, inline: int
 
 async def flatness_changed(txn: Transaction, namespace: str, lease: Lease) -> None:
     """A lease keeps its entries otherwise than before."""
-    await owe(txn, OwedEntries(namespace, lease.id, _prefix(namespace, lease)))
+    await owe(txn, OwedEntries(namespace, lease.id, entries_prefix(namespace, lease)))
 
 
 async def page_entries(
     reader: Reader, namespace: str, lease: Lease, after: bytes, limit: int
 ) -> list[tuple[bytes, LeaseResource]]:
     """Entries with a cursor each. Content, images, ingests, then snapshots: the order of their types' names."""
-    prefix = _prefix(namespace, lease)
+    prefix = entries_prefix(namespace, lease)
     pairs = await reader.scan(prefix + after, keys.prefix_end(prefix), limit)
     return [(key[len(prefix) :] + b"\x00", entry_of(key[len(prefix) :], value, key)) for key, value in pairs]
 
@@ -129,14 +130,14 @@ async def entry_present(reader: Reader, namespace: str, lease: Lease, resource: 
 
 def belongs_to(namespace: str, lease: Lease, prefix: bytes) -> bool:
     """Whether entries with this prefix are those of the lease's present life."""
-    return prefix == _prefix(namespace, lease)
+    return prefix == entries_prefix(namespace, lease)
 
 
 def _key(namespace: str, lease: Lease, resource: LeaseResource) -> bytes:
-    prefix = _prefix(namespace, lease)
+    prefix = entries_prefix(namespace, lease)
     key = prefix + keys.lease_entry(resource.type, resource.id)
     return key if len(key) <= MAX_KEY_BYTES else prefix + keys.long_lease_entry(resource.type, resource.id)
 
 
-def _prefix(namespace: str, lease: Lease) -> bytes:
+def entries_prefix(namespace: str, lease: Lease) -> bytes:
     return keys.lease_entries(namespace, lease.id, lease.created_at)

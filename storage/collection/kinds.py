@@ -17,7 +17,7 @@ from ..codec import decoder, read_record
 from ..engine import Kind, Reader, Transaction
 from ..references import LABELLED_KINDS
 
-__all__ = ["KIND_OF", "LETTERS", "Remove", "find_record", "register", "remover"]
+__all__ = ["KIND_OF", "LETTERS", "Remove", "decode_record", "find_record", "register", "remover"]
 
 
 Remove = Callable[[Transaction, str, str], Awaitable[None]]
@@ -53,6 +53,12 @@ def register(kind: Kind, record: type[msgspec.Struct], remove: Remove, label: st
 
 def remover(kind: Kind) -> Remove:
     return _RULES[kind].remove
+
+
+def decode_record(kind: Kind, payload: bytes) -> msgspec.Struct | None:
+    """None: nobody who runs here knows records of this kind."""
+    rules = _RULES.get(kind)
+    return None if rules is None else rules.decode(payload)
 
 
 async def find_record(reader: Reader, namespace: str, kind: Kind, name: str) -> msgspec.Struct | None:

@@ -15,7 +15,7 @@ from ..codec import read_record
 from ..engine import Kind, Reader
 from ..lease_entries import page_targets
 from ..references import FLAT_KINDS, EdgeKind, Out, edges, holds, is_root, used_at
-from .kinds import _RULES, KIND_OF
+from .kinds import KIND_OF, decode_record
 
 __all__ = ["Graph", "Node", "mark", "read_graph"]
 
@@ -82,10 +82,9 @@ async def read_graph(reader: Reader, namespace: str, time: int, pause: Pause) ->
         page = await reader.scan(after, prefix + b"\x7f", _SLICE)
         for key, value in page:
             kind = KIND_OF[key[len(prefix) : len(prefix) + 1]]
-            rules = _RULES.get(kind)
-            if rules is None:
+            record = decode_record(kind, await read_record(reader, key, value))
+            if record is None:
                 continue
-            record = rules.decode(await read_record(reader, key, value))
             name = key[len(prefix) + 1 :].decode()
             graph.add(kind, name, record, time)
             if isinstance(record, Lease) and is_root(record, time):

@@ -12,7 +12,7 @@ import msgspec
 from orlop.protocol.records import Lease
 from orlop.storage import keys
 from orlop.storage.collection.forest import edge_key
-from orlop.storage.collection.kinds import _RULES, KIND_OF, LETTERS
+from orlop.storage.collection.kinds import KIND_OF, LETTERS, decode_record
 from orlop.storage.collection.mark import Graph, Node, mark, read_graph
 from orlop.storage.collection.owed import first_owed
 from orlop.storage.collection.state import (
@@ -67,7 +67,8 @@ class Seen:
             namespace, rest = _split(key)
             kind = KIND_OF[rest[:1]]
             vertex = Vertex(namespace, kind, rest[1:].decode())
-            record = _RULES[kind].decode(value[5:])
+            record = decode_record(kind, value[5:])
+            assert record is not None
             self.records[vertex] = record
             if isinstance(record, Lease):
                 page = await page_targets(txn, namespace, record, b"", FAR)
