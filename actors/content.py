@@ -28,6 +28,7 @@ from ..storage.collection.objects import drop_content
 from ..storage.engine import Engine, Reader, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
 from ..storage.tables import CONTENT, append_event
+from ..storage.usage import content_held
 from .actor import Plan
 from .storage import Rejected
 
@@ -102,6 +103,7 @@ async def record_blob(
         return Rejected(AlreadyExists(f"content {digest}"), existing)
     info = ContentInfo(digest, blob.size, labels, txn.now_ns, txn.now_ns)
     await CONTENT.insert(txn, namespace, digest, info)
+    await content_held(txn, namespace, digest, blob.size, alone=not blob.holders)
     await ledger.hold(txn, digest, blob)
     await append_event(txn, namespace, ContentCreate(digest, blob.size, media_type))
     return info

@@ -96,9 +96,9 @@ async def record(
         created_at=txn.now_ns,
         updated_at=txn.now_ns,
     )
-    await insert(txn, namespace, info, announced.id)
     backend = snapshots.BackendSnapshot(snapshotter, announced.parent, holders=1, own_folder=own_folder)
-    await snapshots.finish(txn, announced.id, backend)
+    await snapshots.finish(txn, namespace, announced.id, backend)
+    await insert(txn, namespace, info, announced.id)
     if kind is SnapshotKind.ACTIVE:
         await append_event(txn, namespace, SnapshotPrepare(request.key, request.parent, snapshotter))
     return info
@@ -127,8 +127,9 @@ async def _parent(reader: Reader, namespace: str, snapshotter: str, parent: str)
 
 async def insert(txn: Transaction, namespace: str, info: SnapshotInfo, snapshot_id: int) -> None:
     name = record_name(info.snapshotter, info.name)
+    await SNAPSHOTS.make_room(txn, namespace, name)
+    snapshots.set_id(txn, namespace, name, snapshot_id)  # before the record: whoever finds that measures it
     await SNAPSHOTS.insert(txn, namespace, name, info)
-    snapshots.set_id(txn, namespace, name, snapshot_id)
     if info.parent:
         snapshots.link_child(txn, namespace, record_name(info.snapshotter, info.parent), name)
 
@@ -170,8 +171,8 @@ async def commit(
         created_at=txn.now_ns,
         updated_at=txn.now_ns,
     )
+    await snapshots.rebase(txn, namespace, snapshot_id, parent, usage.size, usage.inodes)
     await insert(txn, namespace, info, snapshot_id)
-    await snapshots.rebase(txn, snapshot_id, parent, usage.size, usage.inodes)
     await append_event(txn, namespace, SnapshotCommit(request.key, request.name, snapshotter))
     return info
 

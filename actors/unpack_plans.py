@@ -79,13 +79,13 @@ async def record_layers(
         if parent != each.below or (each.usage is None and (shared is None or shared.parent != parent)):
             raise Unavailable("a layer of the image was removed or made anew meanwhile", hint="try again")
         if each.usage is None:
-            await snapshots.hold(txn, each.id)
+            await snapshots.hold(txn, namespace, each.id)
         else:
             made_of = origins[each.position] if verified else b""
             backend = snapshots.BackendSnapshot(
                 snapshotter, parent, 1, size=each.usage.size, inodes=each.usage.inodes, origin=made_of
             )
-            await snapshots.finish(txn, each.id, backend)
+            await snapshots.finish(txn, namespace, each.id, backend)
             await _label_blob(txn, namespace, layers[each.position])
         await _record(txn, context, snapshotter, layers, each)
 

@@ -26,6 +26,8 @@ Every key starts with the schema's version (one byte) and a region (one byte):
     01 Y <digest>                          backend snapshots that orlop unpacked, by what they were made of
     01 B <digest>                          the backend's blob: size, generation, holders
     01 D <digest>                          bytes of a small blob
+    01 H <digest> 00 <namespace>           namespaces that have a record of a blob
+    01 I <id> <namespace>                  namespaces that have a record of a backend's snapshot
     01 U <digest>                          blobs that no namespace holds
     01 q <number>                          queue: files to unlink
     01 Z <number>                          folders that could not be removed, to be tried again
@@ -253,6 +255,18 @@ def blob(digest: str) -> bytes:
 
 def small_bytes(digest: str) -> bytes:
     return _V + b"D" + digest.encode()
+
+
+HOLDERS = (_V + b"H", _V + b"I")
+
+
+def blob_holders(digest: str) -> bytes:
+    """What the keys of a blob's holders begin with; a namespace's name follows."""
+    return _V + b"H" + digest.encode() + b"\x00"
+
+
+def snapshot_holders(snapshot_id: int) -> bytes:
+    return _V + b"I" + number(snapshot_id)
 
 
 def unheld(digest: str) -> bytes:

@@ -19,6 +19,7 @@ from .blobs.ledger import queue_removal
 from .codec import decoder, encode, open_value, seal
 from .engine import Reader, Transaction
 from .tables import next_generation
+from .usage import snapshot_held, snapshot_released, snapshot_resized
 
 __all__ = [
     "FOLDERS",
@@ -30,6 +31,7 @@ __all__ = [
     "children",
     "drop_id",
     "find_backend",
+    "find_id",
     "find_unpacked",
     "finish",
     "folder_of",
@@ -118,8 +120,9 @@ async def announce(txn: Transaction, snapshotter: str, parent: int = 0) -> int:
     return snapshot_id
 
 
-async def finish(txn: Transaction, snapshot_id: int, backend: BackendSnapshot) -> None:
-    """Its folder stands and is durable: the first namespace holds it. Its parent may be another than was announced."""
+async def finish(txn: Transaction, namespace: str, snapshot_id: int, backend: BackendSnapshot) -> None:
+    """Its folder stands and is durable: this namespace is the first that holds it. Its parent may be another than was
+    announced."""
     key = keys.unfinished_snapshot(snapshot_id)
     value = await txn.get(key)
     assert value is not None, f"snapshot {snapshot_id} was not announced"
@@ -129,6 +132,7 @@ async def finish(txn: Transaction, snapshot_id: int, backend: BackendSnapshot) -
         await _count_children(txn, announced.parent, -1)
         await _count_children(txn, backend.parent, 1)
     _put(txn, snapshot_id, backend)
+    await snapshot_held(txn, namespace, snapshot_id, backend.size, alone=True)
     if backend.origin:
         txn.put(keys.unpacked(backend.origin), keys.number(snapshot_id))
 
@@ -153,9 +157,10 @@ async def page_unfinished(reader: Reader, limit: int) -> list[int]:
 # held --------------------------------------------------------------------------------------------------------
 
 
-async def hold(txn: Transaction, snapshot_id: int) -> BackendSnapshot:
+async def hold(txn: Transaction, namespace: str, snapshot_id: int) -> BackendSnapshot:
     """One more namespace has a record of it."""
     backend = await _get(txn, snapshot_id)
+    await snapshot_held(txn, namespace, snapshot_id, backend.size, alone=not backend.holders)
     if not backend.holders:
         txn.delete(keys.unheld_snapshot(snapshot_id))
     held = msgspec.structs.replace(backend, holders=backend.holders + 1)
@@ -163,20 +168,22 @@ async def hold(txn: Transaction, snapshot_id: int) -> BackendSnapshot:
     return held
 
 
-async def release(txn: Transaction, snapshot_id: int) -> None:
+async def release(txn: Transaction, namespace: str, snapshot_id: int) -> None:
     """One namespace fewer. The last one leaves it for the collector."""
     backend = await find_backend(txn, snapshot_id)
     if backend is None:
         return
+    await snapshot_released(txn, namespace, snapshot_id, backend.size, alone=backend.holders <= 1)
     left = msgspec.structs.replace(backend, holders=max(0, backend.holders - 1))
     _put(txn, snapshot_id, left)
     if not left.holders and not left.children:
         txn.put(keys.unheld_snapshot(snapshot_id), b"")
 
 
-async def rebase(txn: Transaction, snapshot_id: int, parent: int, size: int, inodes: int) -> None:
-    """It is committed, on a parent that it may not have been made on."""
+async def rebase(txn: Transaction, namespace: str, snapshot_id: int, parent: int, size: int, inodes: int) -> None:
+    """It is committed, on a parent that it may not have been made on. One that was active has one holder."""
     backend = await _get(txn, snapshot_id)
+    await snapshot_resized(txn, namespace, size - backend.size)
     if backend.parent != parent:
         await _count_children(txn, parent, 1)
     _put(txn, snapshot_id, msgspec.structs.replace(backend, parent=parent, size=size, inodes=inodes))
@@ -218,6 +225,11 @@ async def id_of(reader: Reader, namespace: str, name: str) -> int:
     value = await reader.get(keys.snapshot_id(namespace, name))
     assert value is not None, f"snapshot {name} is recorded and has no id"
     return int.from_bytes(value, "big")
+
+
+async def find_id(reader: Reader, namespace: str, name: str) -> int:
+    """0: there is none, or not yet."""
+    return int.from_bytes(await reader.get(keys.snapshot_id(namespace, name)) or b"", "big")
 
 
 def set_id(txn: Transaction, namespace: str, name: str, snapshot_id: int) -> None:

@@ -43,6 +43,7 @@ from .collection.changes import make_way, record_changed
 from .engine import Kind, Reader, Transaction
 from .ingests import IngestRecord
 from .keys import RecordKind
+from .usage import forget_usage
 
 __all__ = [
     "CONTAINERS",
@@ -107,15 +108,20 @@ class Table(Generic[R]):
 
     async def insert(self, txn: Transaction, namespace: str, name: str, record: R) -> msgspec.Raw:
         """Raises AlreadyExists. The namespace comes into being with its first record."""
+        await self.make_room(txn, namespace, name)
         key = self._key(namespace, name)
-        if await txn.get(key) is not None and not await make_way(txn, namespace, self.node, name):
-            raise AlreadyExists(f"{self.what} {quote(name)}")
         await ensure_namespace(txn, namespace)
         await _count(txn, namespace, self._kind, 1)
         payload = encode(record)
         put_record(txn, key, payload)
         await record_changed(txn, namespace, self.node, name, None, record)
         return msgspec.Raw(payload)
+
+    async def make_room(self, txn: Transaction, namespace: str, name: str) -> None:
+        """Nothing stands under this name afterwards, not even what is dead and not swept. Raises AlreadyExists."""
+        key = self._key(namespace, name)
+        if await txn.get(key) is not None and not await make_way(txn, namespace, self.node, name):
+            raise AlreadyExists(f"{self.what} {quote(name)}")
 
     async def replace(self, txn: Transaction, namespace: str, name: str, record: R) -> msgspec.Raw:
         """Write over a record that is there. Raises NotFound."""
@@ -248,6 +254,7 @@ async def delete_namespace(txn: Transaction, name: str) -> None:
     txn.delete(keys.shareable(name))
     for kind in RecordKind:
         txn.delete(keys.count(name, kind.value))
+    forget_usage(txn, name)
 
 
 async def page_namespaces(reader: Reader, after: str, limit: int) -> list[Namespace]:

@@ -128,6 +128,7 @@ async def _settle_newborn(forest: Forest, vertex: Vertex) -> None:
 
 async def _deleted(forest: Forest, vertex: Vertex) -> None:
     """What is absent lives on while something refers to it: others may refer back to it."""
+    await forest.uncount(vertex)
     state = await forest.state(vertex)
     if state.anchored and state.witness == ROOT:
         await forest.suspect(vertex, state)

@@ -15,7 +15,8 @@ from .. import keys
 from ..codec import encode
 from ..engine import Kind, Transaction
 from ..references import FLAT_KINDS, EdgeKind, Out, edges, holds, used_at
-from .kinds import KIND_OF, LETTERS, find_record
+from ..usage import Unit, add_bytes
+from .kinds import KIND_OF, LETTERS, find_record, size_of
 from .state import (
     Clock,
     Item,
@@ -25,9 +26,11 @@ from .state import (
     State,
     Vertex,
     decode_clock,
+    decode_counted,
     decode_item,
     decode_states,
     encode_states,
+    is_dead,
 )
 
 __all__ = ["Forest", "InEdge"]
@@ -98,12 +101,31 @@ class Forest:
         return (await self.states(vertex))[vertex.flat]
 
     async def put_state(self, vertex: Vertex, state: State) -> None:
-        normal, flat = decode_states(await self.txn.get(_state_key(vertex)))
+        key = _state_key(vertex)
+        value = await self.txn.get(key)
+        normal, flat = decode_states(value)
         if vertex.flat:
             flat = state
         else:
             normal = state
-        self.write(_state_key(vertex), encode_states(normal, flat))
+        counted = decode_counted(value)
+        if not is_dead(normal, flat):
+            counted = await self._count(vertex, -counted) if counted else 0
+        elif not counted and (size := size_of(vertex.kind)) is not None:
+            counted = await self._count(vertex, await size(self.txn, vertex.namespace, vertex.name))
+        self.write(key, encode_states(normal, flat, counted))
+
+    async def _count(self, vertex: Vertex, size: int) -> int:
+        """So many bytes more are reclaimable, or fewer; returns for how many the object counts from now on."""
+        await add_bytes(self.txn, vertex.namespace, Unit.RECLAIMABLE, size)
+        return max(size, 0)
+
+    async def uncount(self, vertex: Vertex) -> None:
+        """Its record is gone, by another's hand than the collector's."""
+        value = await self.txn.get(_state_key(vertex))
+        if counted := decode_counted(value):
+            await self._count(vertex, -counted)
+            self.write(_state_key(vertex), encode_states(*decode_states(value), 0))
 
     async def record(self, vertex: Vertex) -> msgspec.Struct | None:
         self.reads += 1

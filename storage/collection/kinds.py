@@ -17,16 +17,20 @@ from ..codec import decoder, read_record
 from ..engine import Kind, Reader, Transaction
 from ..references import LABELLED_KINDS
 
-__all__ = ["KIND_OF", "LETTERS", "Remove", "decode_record", "find_record", "register", "remover"]
+__all__ = ["KIND_OF", "LETTERS", "Remove", "decode_record", "find_record", "register", "remover", "size_of"]
 
 
 Remove = Callable[[Transaction, str, str], Awaitable[None]]
+
+
+Size = Callable[[Reader, str, str], Awaitable[int]]
 
 
 class _Rules(NamedTuple):
     letter: bytes
     decode: Callable[[bytes], msgspec.Struct]
     remove: Remove
+    size: Size | None
 
 
 _RULES: Final[dict[Kind, _Rules]] = {}
@@ -44,15 +48,23 @@ LETTERS: Final[dict[Kind, bytes]] = {
 KIND_OF: Final = {letter: kind for kind, letter in LETTERS.items()}
 
 
-def register(kind: Kind, record: type[msgspec.Struct], remove: Remove, label: str = "") -> None:
-    """Make a kind known. `label`: the word by which `containerd.io/gc.ref.<label>` refers to it; empty: none does."""
-    _RULES[kind] = _Rules(LETTERS[kind], decoder(record).decode, remove)
+def register(
+    kind: Kind, record: type[msgspec.Struct], remove: Remove, label: str = "", size: Size | None = None
+) -> None:
+    """Make a kind known. `label`: the word by which `containerd.io/gc.ref.<label>` refers to it; empty: none does.
+    `size`: how many bytes an object has, 0 if there is none by that name."""
+    _RULES[kind] = _Rules(LETTERS[kind], decoder(record).decode, remove, size)
     if label:
         LABELLED_KINDS[label] = kind
 
 
 def remover(kind: Kind) -> Remove:
     return _RULES[kind].remove
+
+
+def size_of(kind: Kind) -> Size | None:
+    rules = _RULES.get(kind)
+    return None if rules is None else rules.size
 
 
 def decode_record(kind: Kind, payload: bytes) -> msgspec.Struct | None:

@@ -10,11 +10,14 @@ from typing import Final
 
 import msgspec
 
-from ...protocol.records import Lease
+from ...protocol.records import ContentInfo, Lease, SnapshotInfo
 from .. import keys
 from ..codec import encode, open_value, read_record, seal
 from ..engine import Transaction
 from ..lease_entries import entries_prefix
+from ..snapshots import find_backend, find_id
+from ..tables import page_namespaces
+from ..usage import STORE, content_held, forget_usage, snapshot_held
 from .changes import record_changed
 from .kinds import KIND_OF, decode_record
 from .owed import OwedEntries, owe
@@ -23,7 +26,18 @@ __all__ = ["begin_rebuild", "rebuild_some"]
 
 _RECORDS_AT_ONCE: Final = 20
 _KEYS_AT_ONCE: Final = 500
-_DERIVED: Final = (keys.EDGES, keys.BACK_EDGES, keys.STATES, keys.QUEUE, keys.BINS, keys.TIMES, keys.OWED)
+_NAMESPACES_AT_ONCE: Final = 100
+_DERIVED: Final = (
+    keys.EDGES,
+    keys.BACK_EDGES,
+    keys.STATES,
+    keys.QUEUE,
+    keys.BINS,
+    keys.TIMES,
+    *keys.HOLDERS,
+    keys.OWED,
+)
+_USAGE: Final = b"usage "
 
 
 class _OwedBefore(msgspec.Struct, frozen=True):
@@ -49,6 +63,15 @@ async def rebuild_some(txn: Transaction) -> bool:
         if await _clear_some(txn):
             return True
         txn.delete(keys.CLOCK)
+        forget_usage(txn, STORE)
+        at = _USAGE
+    if at.startswith(_USAGE):
+        names = [each.name for each in await page_namespaces(txn, at[len(_USAGE) :].decode(), _NAMESPACES_AT_ONCE)]
+        for name in names:
+            forget_usage(txn, name)
+        if len(names) == _NAMESPACES_AT_ONCE:
+            txn.put(keys.REBUILT, _USAGE + names[-1].encode())
+            return True
         at = keys.RECORDS
     found = await txn.scan(at, keys.prefix_end(keys.RECORDS), _RECORDS_AT_ONCE)
     for key, value in found:
@@ -57,6 +80,7 @@ async def rebuild_some(txn: Transaction) -> bool:
         record = decode_record(kind, await read_record(txn, key, value))
         if record is None:
             continue
+        await _held(txn, namespace.decode(), rest[1:].decode(), record)
         await record_changed(txn, namespace.decode(), kind, rest[1:].decode(), None, record)
         if isinstance(record, Lease):
             await owe(txn, OwedEntries(namespace.decode(), record.id, entries_prefix(namespace.decode(), record)))
@@ -65,6 +89,16 @@ async def rebuild_some(txn: Transaction) -> bool:
         return False
     txn.put(keys.REBUILT, found[-1][0] + b"\x00")
     return True
+
+
+async def _held(txn: Transaction, namespace: str, name: str, record: msgspec.Struct) -> None:
+    if isinstance(record, ContentInfo):
+        await content_held(txn, namespace, name, record.size, alone=False)
+    elif isinstance(record, SnapshotInfo):
+        snapshot_id = await find_id(txn, namespace, name)
+        backend = await find_backend(txn, snapshot_id)
+        if backend is not None:
+            await snapshot_held(txn, namespace, snapshot_id, backend.size, alone=False)
 
 
 async def _clear_some(txn: Transaction) -> bool:

@@ -134,7 +134,7 @@ class Clock(msgspec.Struct, frozen=True, array_like=True):
 
 
 _CLOCK = decoder(Clock).decode
-_STATES = decoder(tuple[State | None, State | None]).decode
+_STATES = decoder(tuple[State | None, State | None, int]).decode
 _ITEM = decoder(Item).decode
 _FRESH: Final = Clock()
 
@@ -147,14 +147,26 @@ def decode_states(value: bytes | None) -> tuple[State, State]:
     """Of an object, kept normally and flat."""
     if value is None:
         return IDLE, IDLE
-    normal, flat = _STATES(value)
+    normal, flat, _ = _STATES(value)
     return normal or IDLE, flat or IDLE
 
 
-def encode_states(normal: State, flat: State) -> bytes | None:
+def decode_counted(value: bytes | None) -> int:
+    """The bytes for which an object counts as reclaimable."""
+    return 0 if value is None else _STATES(value)[2]
+
+
+def encode_states(normal: State, flat: State, counted: int) -> bytes | None:
     if normal == IDLE and flat == IDLE:
         return None
-    return encode((None if normal == IDLE else normal, None if flat == IDLE else flat))
+    return encode((None if normal == IDLE else normal, None if flat == IDLE else flat, counted))
+
+
+def is_dead(normal: State, flat: State) -> bool:
+    """Whether an object was found dead, by every way in which it could be kept."""
+    return (normal.condemned or flat.condemned) and not (
+        (normal != IDLE and not normal.condemned) or (flat != IDLE and not flat.condemned)
+    )
 
 
 decode_item = _ITEM

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.support.forest_checks import Seen, check_always, check_rest, check_seal
+from tests.support.forest_checks import Seen, check_always, check_rest, check_seal, check_usage
 from tests.support.histories import History
 
 SECONDS = 12.0
@@ -27,6 +27,7 @@ def run_history(seed: int, *, invariants: bool, **options: object) -> None:
             check_seal(before, after) if history.log[-1] in ("collect", "settle") else None
             if invariants:
                 check_always(after)
+                check_usage(history.world)
             before = after
         history.world.now_ns += 1
         history.settle(None)  # type: ignore[arg-type]

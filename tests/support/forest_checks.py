@@ -27,10 +27,12 @@ from orlop.storage.collection.state import (
     decode_item,
     decode_states,
 )
+from orlop.storage.collection.walk import walk_usage
 from orlop.storage.engine import Kind, Transaction
 from orlop.storage.lease_entries import page_targets
 from orlop.storage.references import FLAT_KINDS, edges, expires_at, holds, used_at
-from tests.support.histories import World, drive
+from orlop.storage.usage import BytesHeld, read_usage
+from tests.support.histories import World
 
 FAR = 10_000
 
@@ -252,5 +254,12 @@ def check_rest(seen: Seen) -> None:
     assert anchored == marked, (anchored - marked, marked - anchored)
 
 
-def drive_check(running: Any) -> Any:
-    return drive(running)
+def check_usage(world: World) -> None:
+    """The counters of bytes are what a walk over everything says."""
+    counted, walked = world.read(_counted_and_walked)
+    assert counted == walked, (counted, walked)
+
+
+async def _counted_and_walked(txn: Transaction) -> tuple[dict[str, BytesHeld], dict[str, BytesHeld]]:
+    walked = await walk_usage(txn)
+    return {name: await read_usage(txn, name) for name in walked}, walked
