@@ -19,8 +19,7 @@ from orlop.actors.timestamps import rfc3339
 from orlop.protocol import messages as m
 from orlop.protocol.errors import OrlopError
 from orlop.protocol.messages import Context
-from orlop.protocol.records import Any as Any_
-from orlop.protocol.records import Container, Descriptor, LeaseResource, Runtime, Sandbox, Usage
+from orlop.protocol.records import Any_, Container, Descriptor, LeaseResource, Runtime, Sandbox, Usage
 from orlop.storage.collection.collector import Places, Slice, collect_some
 from orlop.storage.collection.kinds import register
 from orlop.storage.engine import Kind, Transaction
