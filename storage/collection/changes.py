@@ -100,8 +100,11 @@ async def make_way(txn: Transaction, namespace: str, kind: Kind, name: str) -> b
 
 
 async def _born(forest: Forest, vertex: Vertex, record: msgspec.Struct) -> None:
-    """Its own root reason; what refers to it already is looked at by `_settle_newborn`."""
-    state = await forest.state(vertex)
+    """Its own root reason; what refers to it already is looked at by `_settle_newborn`. What was condemned while it was
+    absent is in question again: the record that is born now is not the dead one's."""
+    state, flat = await forest.states(vertex)
+    if flat.condemned:
+        await forest.wake(vertex._replace(flat=True), flat)
     if state.anchored:
         return
     if state.witness is not None:
