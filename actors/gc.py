@@ -13,10 +13,24 @@ import structlog
 import trio
 
 from ..protocol.errors import OrlopError, Unavailable
-from ..protocol.messages import Collection
+from ..protocol.messages import BinRound, Collection, CollectorStatus
 from ..protocol.world import World
+from ..storage import keys
+from ..storage.blobs import ledger
+from ..storage.collection.alive import sealed_rounds
 from ..storage.collection.clock import next_instant
-from ..storage.collection.collector import SLICE_BUDGET, Places, Slice, collect_some, has_work, next_due
+from ..storage.collection.collector import (
+    SLICE_BUDGET,
+    Places,
+    Slice,
+    bin_rounds,
+    collect_some,
+    has_suspects,
+    has_work,
+    next_due,
+)
+from ..storage.collection.deleted import grace_ns as known_grace_ns
+from ..storage.collection.owed import first_owed
 from ..storage.engine import Kind, Transaction
 from .config import CollectorConfig
 from .promise import Promise
@@ -27,14 +41,16 @@ __all__ = ["Collector"]
 
 log = structlog.get_logger("orlop.gc")
 
+_MOST_ROUNDS: Final = 1000
 RETRY_S: Final = 5.0  # after a slice that failed
 
 
 class _Waiting:
     """Somebody who waits: for all that there is to do, or for what is urgent only."""
 
-    def __init__(self, *, urgent: bool) -> None:
+    def __init__(self, *, urgent: bool, empty_bin: bool = False) -> None:
         self.urgent = urgent
+        self.empty_bin = empty_bin
         self.promise: Promise[Collection] = Promise()
 
 
@@ -51,27 +67,30 @@ class Collector:
         self._alarm_ns: int | None = None
         self._changes = self._deletes = 0
         self._waiting: list[_Waiting] = []
-        self.runs = 0
-        self.total = Collection()
+        self._grace_ns = int(config.grace_s * 1e9)
+        self._collecting = False
+        self._longest_ns = 0
+        self._total = _Total()
+        self.runs = self.failures = 0
         storage.listen(self._hear)
 
-    async def collect(self) -> Collection:
+    async def collect(self, *, empty_bin: bool = False) -> Collection:
         """Everything that is to be done now, and what that removed; bytes are off the disk. Cancellation: it goes on
         unheard. Raises Unavailable when it failed: nothing alive was touched, and it is tried again."""
-        return await self._wait_for(urgent=False)
+        return await self._wait_for(_Waiting(urgent=False, empty_bin=empty_bin))
 
     async def collect_urgent(self) -> Collection:
         """What transactions that said `urgent` released, before everything else."""
-        return await self._wait_for(urgent=True)
+        return await self._wait_for(_Waiting(urgent=True))
 
-    async def _wait_for(self, *, urgent: bool) -> Collection:
-        waiting = _Waiting(urgent=urgent)
+    async def _wait_for(self, waiting: _Waiting) -> Collection:
         self._waiting.append(waiting)
         self._woken.set()
         return await waiting.promise.wait()
 
     async def run(self) -> None:
         """Begins with what an earlier run left behind. Ends when cancelled."""
+        await self._remember_grace()
         if not await self._left_over():
             await self._until_there_is_work()
         else:
@@ -80,10 +99,13 @@ class Collector:
             self._changes = self._deletes = 0
             waiting, self._waiting = self._waiting, []
             try:
+                self._collecting = True
                 result = await self._collect(waiting)
+                self._collecting = False
                 self._alarm_ns = await self._next_alarm()
             except OrlopError as error:
                 log.error("a collection failed; nothing alive was touched", error=str(error))
+                self.failures += 1
                 self._places.clear()
                 _fail(waiting, Unavailable(f"the collection failed: {error}"))
                 await self._pause(RETRY_S)
@@ -109,11 +131,14 @@ class Collector:
         clock = self._world.clock
         began = clock.monotonic_ns()
         total = _Total()
+        grace_ns = 0 if any(each.empty_bin for each in waiting) else self._grace_ns
         while True:
             waiting += [each for each in self._waiting if each.urgent]  # whose deletes the next slice finds
             self._waiting = [each for each in self._waiting if not each.urgent]
-            part = await self._slice()
+            part = await self._slice(grace_ns)
+            self._longest_ns = max(self._longest_ns, part.took_ns)
             total.add(part)
+            self._total.add(part)
             if not waiting and not self._waiting:
                 await trio.sleep(part.took_ns / 1e9 * (1 / self._config.share - 1))
             if not part.urgent and any(each.urgent for each in waiting):
@@ -126,8 +151,7 @@ class Collector:
         await self._removals.done()
         return total.collection(clock.monotonic_ns() - began)
 
-    async def _slice(self) -> Slice:
-        grace_ns = int(self._config.grace_s * 1e9)
+    async def _slice(self, grace_ns: int) -> Slice:
 
         async def some(txn: Transaction) -> Slice:
             began = self._world.clock.monotonic_ns()
@@ -139,8 +163,37 @@ class Collector:
 
     async def _next_alarm(self) -> int | None:
         with self._storage.view() as view:
-            due = [await next_instant(view), await next_due(view, int(self._config.grace_s * 1e9))]
+            due = [await next_instant(view), await next_due(view, self._grace_ns)]
         return min((each for each in due if each is not None), default=None)
+
+    async def status(self) -> CollectorStatus:
+        with self._storage.view() as view:
+            return CollectorStatus(
+                collecting=self._collecting,
+                runs=self.runs,
+                failures=self.failures,
+                removed=self._total.collection(0),
+                longest_ns=self._longest_ns,
+                suspects=await has_suspects(view),
+                owed=await first_owed(view) is not None,
+                sweeping=bool(await sealed_rounds(view)),
+                removals=await ledger.count_removals(view),
+                grace_s=self._config.grace_s,
+                bin=[BinRound(at, at + self._grace_ns) for at in await bin_rounds(view, _MOST_ROUNDS)],
+                next_at=self._alarm_ns,
+            )
+
+    async def _remember_grace(self) -> None:
+        """Who deletes an image wants to know whether it can be brought back."""
+
+        async def remember(txn: Transaction) -> None:
+            if await known_grace_ns(txn) != self._grace_ns:
+                txn.put(keys.GRACE, keys.number(self._grace_ns))
+
+        try:
+            await self._storage.transact(remember)
+        except OrlopError as error:
+            log.error("the grace period is not known to the store", error=str(error))
 
     # when
 

@@ -18,6 +18,7 @@ from ..protocol.messages import (
     UpdateImage,
 )
 from ..protocol.records import Descriptor, Image, ImageCreate, ImageDelete, ImageUpdate, LeaseResource
+from ..storage.collection.deleted import keep_deleted
 from ..storage.engine import Engine, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
 from ..storage.tables import (
@@ -64,6 +65,7 @@ async def delete(txn: Transaction, request: DeleteImage, context: Context) -> Em
     if request.target and removed.target.digest != request.target:
         raise NotFound(f"image {quote(request.name)} with digest {request.target} (it has {removed.target.digest})")
     txn.made_garbage()
+    await keep_deleted(txn, namespace, removed)
     await append_event(txn, namespace, ImageDelete(request.name))
     return Empty()
 

@@ -6,7 +6,19 @@ from collections.abc import Mapping
 
 import msgspec
 
-from . import batch, containers, content, events, images, ingest_plans, leases, namespaces, sandboxes, snapshot_plans
+from . import (
+    batch,
+    containers,
+    content,
+    events,
+    images,
+    ingest_plans,
+    leases,
+    namespaces,
+    sandboxes,
+    snapshot_plans,
+    undeleting,
+)
 from .actor import Plan, PlanActor
 from .storage import StorageActor
 
@@ -22,6 +34,7 @@ class Plans:
         self.content = PlanActor({**content.PLANS, **ingest_plans.PLANS}, storage)
         self.leases = PlanActor(leases.PLANS, storage)
         self.snapshots = PlanActor(snapshot_plans.PLANS, storage)
+        self.collection = PlanActor(undeleting.PLANS, storage)
         self.events = PlanActor(events.PLANS, storage)
         self.batches = PlanActor(batch.PLANS, storage)
         self.all = [
@@ -32,6 +45,7 @@ class Plans:
             self.content,
             self.leases,
             self.snapshots,
+            self.collection,
             self.events,
             self.batches,
         ]

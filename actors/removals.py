@@ -5,6 +5,7 @@ A crash in between unlinks again, harmlessly: a name in the queue is never given
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -71,6 +72,11 @@ class RemovalActor:
                 await self._removed.wait()
                 if self._failure is not None:
                     raise Unavailable(str(self._failure), hint="what is queued is tried again")
+
+    async def settled(self) -> None:
+        """Like `done`, for those who only look: what cannot be removed is no error to them."""
+        with suppress(Unavailable):
+            await self.done()
 
     async def _attempt(self) -> bool:
         """Some of the queue; True if there is more to do. A disk or an engine that fails is tried again after a pause,

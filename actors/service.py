@@ -29,8 +29,12 @@ from ..storage.engine import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS, 
 from . import batch, containers, content, images, leases, listing, namespaces, sandboxes
 from .actor import Result
 from .adopting import AdoptingWriter
+from .checking import Checker
+from .collection_plan import CollectionPlanner
 from .content_actor import ContentActor, PreparedCommit
+from .disk_usage import disk_usage
 from .events import EventsActor
+from .explaining import Explainer
 from .gc import Collector
 from .image_unpack import ImageUnpacks
 from .ingest import Writer
@@ -119,6 +123,8 @@ class StoreService:
         image_unpacks: ImageUnpacks,
         transfer: TransferActor,
         verifier: Verifier,
+        explainer: Explainer,
+        checker: Checker,
         introspection: Introspection,
         world: World,
     ) -> None:
@@ -127,6 +133,8 @@ class StoreService:
         self._content = content_actor
         self._verifier = verifier
         self._collector = collector
+        self._checker = checker
+        self._storage = storage
         self._world = world
         self._draining = False
         self._busy = 0
@@ -219,6 +227,12 @@ class StoreService:
             t.INTROSPECTION_SERVER: simple(introspection.server),
             t.INTROSPECTION_PLUGINS: simple(introspection.plugins),
             t.GC_COLLECT: Task(self._collect),
+            t.GC_STATUS: Task(self._collector_status),
+            t.GC_PLAN: Stream(CollectionPlanner(storage, world).plan),
+            t.GC_EXPLAIN: Task(explainer.explain),
+            t.GC_UNDELETE: plans.collection.route,
+            t.USAGE_GET: Task(self._disk_usage),
+            t.CHECK_RUN: Stream(checker.check),
             t.TRANSFER_PULL: Stream(transfer.pull),
             t.TRANSFER_UNPACK: Stream(image_unpacks.unpack),
         }
@@ -316,8 +330,15 @@ class StoreService:
             _settle(commits, recorded=True)
             return result
 
-    async def _collect(self, _: m.Collect, __: Context, ___: Session) -> Result:
-        return await self._collector.collect()
+    async def _collect(self, request: m.Collect, __: Context, ___: Session) -> Result:
+        done = await self._collector.collect(empty_bin=request.empty_bin)
+        return msgspec.structs.replace(done, differed=await self._checker.compare()) if request.full else done
+
+    async def _collector_status(self, _: m.GetCollector, __: Context, ___: Session) -> Result:
+        return await self._collector.status()
+
+    async def _disk_usage(self, _: m.GetDiskUsage, __: Context, ___: Session) -> Result:
+        return await disk_usage(self._storage)
 
     # content
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import structlog
 import trio
@@ -40,11 +40,11 @@ from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Work, World
 from ..storage import keys
 from ..storage.collection.rebuild import begin_rebuild, rebuild_some
-from ..storage.engine import KeyValue, Snapshot, Transaction, View, WriteFailed
+from ..storage.engine import KeyValue, Snapshot, Transaction, WriteFailed
 from ..storage.overlay import Overlay, OverlayTransaction
 from .promise import Promise
 
-__all__ = ["Durable", "Rejected", "StorageActor", "StorageStatistics", "Submission"]
+__all__ = ["Durable", "DurableView", "Rejected", "StorageActor", "StorageStatistics", "Submission", "drive"]
 
 T = TypeVar("T")
 log = structlog.get_logger("orlop.storage")
@@ -145,7 +145,7 @@ class StorageStatistics:
     recoveries: int
 
 
-class _SharedView:
+class DurableView:
     """The durable view, shared by all who read it now; it goes when it is superseded and nobody holds it."""
 
     __slots__ = ("_clock", "_holders", "_knows_clock", "_snapshot", "number", "stale")
@@ -172,7 +172,7 @@ class _SharedView:
     async def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         return self._snapshot.read(start, stop, limit)
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> Self:
         self._holders += 1
         return self
 
@@ -195,7 +195,7 @@ class StorageActor:
         self._world = world
         self._send, self._receive = trio.open_memory_channel[Submission[Any]](MAILBOX_SIZE)
         self._overlay = Overlay()
-        self._view = _SharedView(store.snapshot(), 0)
+        self._view = DurableView(store.snapshot(), 0)
         commit = _number(self._view.snapshot.get(keys.COMMIT))
         self._view.number = commit
         self._durable = commit  # the last number ever acknowledged; what a reopened store must hold
@@ -211,7 +211,7 @@ class StorageActor:
 
     # the engine ---------------------------------------------------------------------------------------------
 
-    def view(self) -> _SharedView:
+    def view(self) -> DurableView:
         return self._view
 
     async def transact(self, fn: Callable[[Transaction], Awaitable[T | Rejected]]) -> T:
@@ -335,7 +335,7 @@ class StorageActor:
         result: object = None
         error: BaseException | None = None
         try:
-            result = _drive(submission.plan(txn))
+            result = drive(submission.plan(txn))
         except OrlopError as refusal:
             error = refusal
         except Exception as defect:
@@ -383,7 +383,7 @@ class StorageActor:
 
     def _move_view(self, group: _Group) -> None:
         del group.writes[keys.COMMIT]
-        old, self._view = self._view, _SharedView(self._store.snapshot(), group.last_commit)
+        old, self._view = self._view, DurableView(self._store.snapshot(), group.last_commit)
         self._durable = group.last_commit
         self._overlay.settle(group.number, group.writes)
         old.retire()
@@ -433,7 +433,7 @@ class StorageActor:
             except (OSError, OrlopError) as error:
                 log.error("the store does not reopen yet", error=str(error))
                 await trio.sleep(RETRY_S)
-        self._view = _SharedView(self._store.snapshot(), 0)
+        self._view = DurableView(self._store.snapshot(), 0)
         found = _number(self._view.snapshot.get(keys.COMMIT))
         if found < self._durable:
             raise DataLoss(f"the reopened store ends at commit {found}, but {self._durable} was acknowledged")
@@ -464,7 +464,7 @@ class StorageActor:
         return now
 
 
-def _drive(running: Awaitable[T]) -> T:
+def drive(running: Awaitable[T]) -> T:
     """Run a plan to its end in one step: a yield would let another plan in between."""
     assert isinstance(running, Coroutine)
     try:

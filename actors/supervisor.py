@@ -29,9 +29,11 @@ from ..storage.engine import KeyValue
 from ..storage.leveldb import LevelDBStore
 from ..storage.lock import Holder, StoreLock
 from .caller import LocalCaller
+from .checking import Checker
 from .config import StoreConfig
 from .content_actor import ContentActor
 from .events import EventsActor, JournalLimits
+from .explaining import Explainer
 from .gc import Collector
 from .image_unpack import ImageUnpacks
 from .introspection import Introspection
@@ -185,6 +187,8 @@ async def _served(
                     image_unpacks=image_unpacks,
                     transfer=transfer,
                     verifier=Verifier(storage, content_actor, blobs, world),
+                    explainer=Explainer(storage, world, config.gc),
+                    checker=Checker(storage, collector, removals, blobs, snapshotters, world),
                     introspection=Introspection(store_id, _PLUGINS, world),
                     world=world,
                 )
@@ -270,7 +274,7 @@ _PLUGINS = [
     Plugin("io.orlop.snapshotter.v1", "btrfs"),
     Plugin("io.orlop.differ.v1", "walking"),
     Plugin("io.orlop.event.v1", "journal"),
-    Plugin("io.orlop.gc.v1", "mark-sweep"),
+    Plugin("io.orlop.gc.v1", "witnesses"),
     Plugin("io.orlop.transfer.v1", "registry"),
 ]
 

@@ -8,7 +8,21 @@ import sys
 import click
 
 from ..protocol.errors import OrlopError
-from .commands import containers, content, events, images, leases, namespaces, pull, server, snapshots, version
+from .commands import (
+    checking,
+    collection,
+    containers,
+    content,
+    events,
+    images,
+    leases,
+    namespaces,
+    pruning,
+    pull,
+    server,
+    snapshots,
+    version,
+)
 from .output import EXIT_FAILED, fail
 from .session import Session
 
@@ -50,6 +64,7 @@ def cli(
 
 
 cli.add_command(pull.pull)
+assert pruning  # its commands stand in the groups of images and content
 for group, aliases in (
     (images.images, ("image", "i")),
     (namespaces.namespaces, ("namespace", "ns")),
@@ -57,6 +72,7 @@ for group, aliases in (
     (content.content, ()),
     (snapshots.snapshots, ("snapshot",)),
     (leases.leases, ("lease",)),
+    (collection.gc, ()),
     (server.plugins, ("plugin",)),
     (events.events, ("event",)),
 ):
@@ -67,6 +83,8 @@ for group, aliases in (
             cli.add_command(hidden)
 cli.add_command(version.version)
 cli.add_command(server.info)
+for command in (collection.why, collection.undelete, collection.df, checking.check, checking.repair):
+    cli.add_command(command)
 
 
 def main() -> None:

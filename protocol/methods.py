@@ -175,6 +175,12 @@ INTROSPECTION_SERVER = _unary("introspection.server", m.GetServer, m.ServerInfo,
 INTROSPECTION_PLUGINS = _unary("introspection.plugins", m.ListPlugins, m.Plugins, R, namespaced=False)
 
 GC_COLLECT = _unary("gc.collect", m.Collect, m.Collection, W, namespaced=False)
+GC_STATUS = _unary("gc.status", m.GetCollector, m.CollectorStatus, R, namespaced=False)
+GC_PLAN = _stream("gc.plan", m.PlanCollection, m.Planned, m.PlannedCollection, R)
+GC_EXPLAIN = _unary("gc.explain", m.Explain, m.Explained, R)
+GC_UNDELETE = _unary("gc.undelete", m.Undelete, m.Undeleted, W)
+USAGE_GET = _unary("usage.get", m.GetDiskUsage, m.DiskUsage, R, namespaced=False)
+CHECK_RUN = _stream("check.run", m.Check, m.Finding, m.Checked, W, namespaced=False)
 
 TRANSFER_PULL = _stream("transfer.pull", m.PullImage, m.PullProgress, Image, W)
 TRANSFER_UNPACK = _stream("transfer.unpack", m.UnpackImage, m.PullProgress, m.Unpacked, W)

@@ -41,7 +41,7 @@ Every key starts with the schema's version (one byte) and a region (one byte):
     01 k <round>                           rounds that wait in the bin
     01 t <time> <namespace> 00 <kind> <name>
                                            instants at which something expires, or a condition switches
-    01 u <namespace> 00 <name>             images that were deleted and may be brought back
+    01 u <time> <namespace> 00 <name>      images that were deleted and may be brought back
     01 j <sequence>                        journal
 
 Namespaces are identifiers and hold no NUL; a name stands last, so any byte may be in it. A change of this
@@ -96,6 +96,7 @@ OWED_HEAD = _V + b"cowed.head"
 OWED_FLOOR = _V + b"cowed.floor"
 CLOCK = _V + b"cgc"
 REBUILT = _V + b"crebuilt"
+GRACE = _V + b"cgc.grace"
 
 
 @lru_cache(4096)
@@ -237,8 +238,8 @@ def instant_of(at_ns: int, namespace: str, kind: bytes, name: str) -> bytes:
     return b"%b%b\x00%b%b" % (instant(at_ns), namespace.encode(), kind, name.encode())
 
 
-def deleted_image(namespace: str, name: str) -> bytes:
-    return b"%b%b\x00%b" % (DELETED_IMAGES, namespace.encode(), name.encode())
+def deleted_image(at_ns: int, namespace: str, name: str) -> bytes:
+    return b"%b%b%b\x00%b" % (DELETED_IMAGES, number(max(at_ns, 0)), namespace.encode(), name.encode())
 
 
 # backend ----------------------------------------------------------------------------------------------------

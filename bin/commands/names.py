@@ -6,7 +6,7 @@ from ...protocol.api import Store
 from ...protocol.errors import NotFound, OrlopError
 from ...protocol.registry.references import normalize
 
-__all__ = ["resolve_name"]
+__all__ = ["resolve_name", "spellings"]
 
 
 async def resolve_name(store: Store, name: str) -> str:
@@ -21,3 +21,12 @@ async def resolve_name(store: Store, name: str) -> str:
         if full == name:
             raise
         return (await store.images.get(full)).name
+
+
+def spellings(name: str) -> list[str]:
+    """As given, and as `pull` would have stored it."""
+    try:
+        full = normalize(name)
+    except OrlopError:
+        return [name]
+    return [name] if full == name else [name, full]

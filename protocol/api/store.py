@@ -128,9 +128,58 @@ class Store:
         result: m.Plugins = await self._caller.call(t.INTROSPECTION_PLUGINS, request, self.context)
         return result.items
 
-    async def collect(self) -> m.Collection:
-        """Run a garbage collection that begins now; returns what it removed, in all namespaces."""
-        result: m.Collection = await self._caller.call(t.GC_COLLECT, m.Collect(), self.context)
+    async def collect(self, *, full: bool = False, empty_bin: bool = False) -> m.Collection:
+        """Run a garbage collection that begins now; returns what it removed, in all namespaces, when that is off the
+        disk. `full`: compare the outcome with a full mark. `empty_bin`: what waits in the bin goes as well."""
+        result: m.Collection = await self._caller.call(t.GC_COLLECT, m.Collect(full, empty_bin), self.context)
+        return result
+
+    async def collector(self) -> m.CollectorStatus:
+        """What the collector does, what it removed, and what it waits for."""
+        result: m.CollectorStatus = await self._caller.call(t.GC_STATUS, m.GetCollector(), self.context)
+        return result
+
+    async def plan_collection(
+        self, without: Sequence[str] = (), each: Callable[[m.Planned], None] | None = None
+    ) -> m.PlannedCollection:
+        """What a collection would free now, to the byte, if these images of the namespace were deleted before. Nothing
+        is changed. `each` is told of every object. Raises NotFound (an image)."""
+        async with self._caller.stream(t.GC_PLAN, m.PlanCollection(list(without)), self.context) as stream:
+            async for planned in stream:
+                if each is not None:
+                    each(planned)
+            result: m.PlannedCollection = stream.result
+        return result
+
+    async def why(self, name: str, *, all_namespaces: bool = False, limit: int = 100) -> list[m.Explanation]:
+        """Every path from a root to a blob, an image, or a snapshot (`snapshotter/key`); or since when it is condemned.
+
+        Raises NotFound when there is nothing by that name."""
+        request = m.Explain(name, all_namespaces, limit)
+        result: m.Explained = await self._caller.call(t.GC_EXPLAIN, request, self.context)
+        return result.items
+
+    async def undelete(self, name: str) -> m.Undeleted:
+        """Bring back what is condemned and not swept: an image that was deleted, as it was; a blob or a snapshot
+        (`snapshotter/key`), with a root label.
+
+        Raises NotFound, FailedPrecondition (it is alive; its content is gone), AlreadyExists (the name is taken)."""
+        result: m.Undeleted = await self._caller.call(t.GC_UNDELETE, m.Undelete(name), self.context)
+        return result
+
+    async def disk_usage(self) -> m.DiskUsage:
+        """Bytes held, by namespace and in total; counted, not walked."""
+        result: m.DiskUsage = await self._caller.call(t.USAGE_GET, m.GetDiskUsage(), self.context)
+        return result
+
+    async def check(self, *, repair: bool = False, each: Callable[[m.Finding], None] | None = None) -> m.Checked:
+        """Compare records, references, files, snapshots and mounts; others are served meanwhile. `each` hears of every
+        finding. `repair`: mend what has one safe answer, and set aside the rest."""
+        async with self._caller.stream(t.CHECK_RUN, m.Check(repair), self.context) as stream:
+            async for finding in stream:
+                if each is not None:
+                    each(finding)
+            result: m.Checked = stream.result
         return result
 
     async def pull(self, request: m.PullImage, progress: Callable[[m.PullProgress], None] | None = None) -> Image:

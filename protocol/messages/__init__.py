@@ -5,6 +5,31 @@ Every list answers one page: go on with `after` = the page's `next` until that i
 """
 
 from .batches import Batch, BatchResult, Condition, Operation, Precondition, Resource
+from .collection import (
+    BinRound,
+    BytesHeld,
+    Check,
+    Checked,
+    Collect,
+    Collection,
+    CollectorStatus,
+    DiskUsage,
+    Explain,
+    Explained,
+    Explanation,
+    Finding,
+    Fixed,
+    GetCollector,
+    GetDiskUsage,
+    Kept,
+    PlanCollection,
+    Planned,
+    PlannedCollection,
+    Problem,
+    Reason,
+    Undelete,
+    Undeleted,
+)
 from .common import (
     MAX_CHUNK_BYTES,
     MAX_INLINE_BYTES,
@@ -87,7 +112,7 @@ from .metadata import (
     UpdateNamespace,
     UpdateSandbox,
 )
-from .service import Collect, Collection, GetServer, ListPlugins, Plugin, Plugins, ServerInfo
+from .service import GetServer, ListPlugins, Plugin, Plugins, ServerInfo
 from .snapshots import (
     ApplyDiff,
     CleanupSnapshots,
@@ -107,6 +132,27 @@ from .snapshots import (
 from .transfer import Credentials, PullImage, PullProgress, PullState, Unpacked, UnpackImage
 
 __all__ = [
+    "Undeleted",
+    "Undelete",
+    "Reason",
+    "Problem",
+    "PlannedCollection",
+    "Planned",
+    "PlanCollection",
+    "Kept",
+    "GetDiskUsage",
+    "GetCollector",
+    "Fixed",
+    "Finding",
+    "Explanation",
+    "Explained",
+    "Explain",
+    "DiskUsage",
+    "CollectorStatus",
+    "Checked",
+    "Check",
+    "BytesHeld",
+    "BinRound",
     "AbortIngest",
     "AddLeaseResource",
     "ApplyDiff",

@@ -1,10 +1,10 @@
-"""The store itself: who serves, and collections."""
+"""The store itself: who serves."""
 
 from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Collect", "Collection", "GetServer", "ListPlugins", "Plugin", "Plugins", "ServerInfo"]
+__all__ = ["GetServer", "ListPlugins", "Plugin", "Plugins", "ServerInfo"]
 
 
 class GetServer(msgspec.Struct, frozen=True):
@@ -33,20 +33,3 @@ class Plugin(msgspec.Struct, frozen=True):
 
 class Plugins(msgspec.Struct, frozen=True):
     items: list[Plugin]
-
-
-class Collect(msgspec.Struct, frozen=True):
-    """Run a collection that begins now, and wait for it."""
-
-
-class Collection(msgspec.Struct, frozen=True):
-    """What a collection removed, counted over all namespaces; `freed` in bytes on disk."""
-
-    leases: int = 0
-    images: int = 0
-    ingests: int = 0
-    content: int = 0
-    snapshots: int = 0
-    blobs: int = 0
-    freed: int = 0
-    duration_ms: int = 0

@@ -22,6 +22,7 @@ __all__ = [
     "Blob",
     "Removal",
     "blob_path",
+    "count_removals",
     "drop_ingest_files",
     "find_blob",
     "first_removal",
@@ -37,6 +38,7 @@ __all__ = [
     "record_small",
     "release",
     "set_aside",
+    "set_holders",
     "take_back",
     "replace_lost",
     "small_bytes",
@@ -148,6 +150,19 @@ async def release(txn: Transaction, digest: str) -> None:
     _put(txn, digest, msgspec.structs.replace(blob, holders=holders))
 
 
+async def set_holders(txn: Transaction, digest: str, holders: int) -> None:
+    """Put right how many hold it, after somebody counted."""
+    blob = await find_blob(txn, digest)
+    if blob is None:
+        return
+    _put(txn, digest, msgspec.structs.replace(blob, holders=holders))
+    if holders:
+        txn.delete(keys.unheld(digest))
+    else:
+        txn.put(keys.unheld(digest), b"")
+        txn.made_garbage()
+
+
 async def page_unheld(reader: Reader, after: str, limit: int) -> list[str]:
     """Digests of live blobs that no namespace holds."""
     start = keys.unheld(after) + b"\x00" if after else keys.UNHELD
@@ -236,6 +251,12 @@ async def take_back(txn: Transaction, limit: int) -> int:
         txn.delete(key)
         await queue_removal(txn, removal.path, removal.size)
     return len(pairs)
+
+
+async def count_removals(reader: Reader) -> int:
+    """How many files and folders wait, those that could not be removed among them."""
+    aside = await reader.scan(keys.ASIDE, keys.prefix_end(keys.ASIDE), 1000)
+    return await last_removal(reader) - await first_removal(reader) + len(aside)
 
 
 async def first_removal(reader: Reader) -> int:

@@ -13,14 +13,16 @@ from typing import Final
 from .. import keys, snapshots
 from ..blobs import ledger
 from ..engine import Kind, Reader, Transaction
+from . import objects  # noqa: F401 - it makes the kinds known
 from .clock import tick
+from .deleted import drop_expired
 from .forest import Forest
 from .owed import first_owed
 from .settling import settle_some
 from .state import Mode, Phase, Vertex, decode_clock
 from .steps import examine, push, recheck, sweep
 
-__all__ = ["Places", "Slice", "collect_some", "has_work", "next_due"]
+__all__ = ["Places", "Slice", "bin_rounds", "collect_some", "has_suspects", "has_work", "next_due"]
 
 SLICE_BUDGET: Final = 256
 """Reads and writes of one slice; about two milliseconds."""
@@ -61,12 +63,14 @@ class Slice:
         self.removed: dict[Kind, int] = {}
         self.blobs = 0
         self.freed = 0
+        self.objects: list[tuple[Vertex, int]] = []
         self.steps = 0
         self.cost = 0
         self.took_ns = 0
 
-    def count(self, kind: Kind) -> None:
-        self.removed[kind] = self.removed.get(kind, 0) + 1
+    def count(self, vertex: Vertex, size: int) -> None:
+        self.removed[vertex.kind] = self.removed.get(vertex.kind, 0) + 1
+        self.objects.append((vertex, size))
 
 
 async def collect_some(
@@ -127,6 +131,9 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
         forest.set_clock(current=clock.open)
         forest.set_clock(open=forest.new_round())
         return True
+    if await drop_expired(forest.txn, grace_ns, _AT_ONCE):
+        forest.writes += _AT_ONCE
+        return True
     return await _seal_what_is_due(forest, grace_ns) or await _drop_unheld(forest, slice_, places)
 
 
@@ -147,8 +154,10 @@ async def _work(forest: Forest, slice_: Slice, places: Places, round_: int, phas
             await examine(forest, vertex, state, await forest.item(state))
         elif phase is Phase.RESCUES:
             await recheck(forest, vertex, state, await forest.item(state))
-        elif await sweep(forest, vertex, state):
-            slice_.count(vertex.kind)
+        else:
+            size = await forest.counted(vertex)
+            if await sweep(forest, vertex, state):
+                slice_.count(vertex, size)
         if forest.spent or forest.clock.climb is not None:
             break
     return True
@@ -215,17 +224,29 @@ async def next_due(reader: Reader, grace_ns: int) -> int | None:
     return None if not found else int.from_bytes(found[0][1], "big") + grace_ns
 
 
-async def has_work(reader: Reader) -> bool:
-    """Whether an earlier run of the store left something to do."""
+async def bin_rounds(reader: Reader, limit: int) -> list[int]:
+    """When each round in the bin was condemned, the oldest first."""
+    found = await reader.scan(keys.BINS, keys.prefix_end(keys.BINS), limit)
+    return [int.from_bytes(value, "big") for _, value in found]
+
+
+async def has_suspects(reader: Reader) -> bool:
+    """Whether anything is in question."""
     clock = decode_clock(await reader.get(keys.CLOCK))
-    if clock.sealed or clock.urgent or clock.ticking or clock.climb or await first_owed(reader) is not None:
-        return True
-    if await ledger.page_unheld(reader, "", 1) or await snapshots.page_unheld_snapshots(reader, 0, 1):
-        return True
     ranges = [(clock.open, Phase.SUSPECTS)]
+    if clock.urgent:
+        ranges.append((clock.urgent, Phase.SUSPECTS))
     if clock.current:
         ranges += [(clock.current, Phase.SUSPECTS), (clock.current, Phase.RESCUES)]
     for round_, phase in ranges:
         if await reader.scan(keys.queue_phase(round_, phase), keys.queue_phase(round_, phase + 1), 1):
             return True
-    return False
+    return bool(clock.ticking or clock.climb)
+
+
+async def has_work(reader: Reader) -> bool:
+    """Whether an earlier run of the store left something to do."""
+    clock = decode_clock(await reader.get(keys.CLOCK))
+    if clock.sealed or await has_suspects(reader) or await first_owed(reader) is not None:
+        return True
+    return bool(await ledger.page_unheld(reader, "", 1) or await snapshots.page_unheld_snapshots(reader, 0, 1))

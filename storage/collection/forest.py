@@ -120,6 +120,10 @@ class Forest:
         await add_bytes(self.txn, vertex.namespace, Unit.RECLAIMABLE, size)
         return max(size, 0)
 
+    async def counted(self, vertex: Vertex) -> int:
+        """The bytes for which it counts as reclaimable."""
+        return decode_counted(await self.txn.get(_state_key(vertex)))
+
     async def uncount(self, vertex: Vertex) -> None:
         """Its record is gone, by another's hand than the collector's."""
         value = await self.txn.get(_state_key(vertex))
