@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from ...protocol.records import Lease
 from .. import keys
 from ..engine import Kind, Transaction
 from ..references import FLAT_KINDS, EdgeKind, Out, edges, expires_at, holds, is_root, switches_at, used_at
@@ -146,7 +147,10 @@ async def _root_reason(forest: Forest, vertex: Vertex, record: msgspec.Struct) -
             await forest.suspect(vertex, state)
             forest.txn.made_garbage()
     elif state.witness is None:
-        await forest.wake(vertex, state)
+        if await _is_plain(forest, vertex):
+            await forest.anchor(vertex, state, ROOT)
+        else:
+            await forest.wake(vertex, state)
     elif state.phase:
         await forest.look_again(state)
 
@@ -204,17 +208,18 @@ async def _conducts(forest: Forest, source: Vertex, target: Vertex, link: Link) 
         return  # when that lives, it will tell
     if forest.is_doomed(state):
         state = await bury(forest, target, state)
-    if state == IDLE and await _is_plain(forest, target):
-        await forest.put_state(target, State(link))
+    if await _is_plain(forest, target):
+        await forest.anchor(target, state, link)
     else:
         await forest.wake(target, state, link)
 
 
 async def _is_plain(forest: Forest, target: Vertex) -> bool:
-    """Nothing would have to be told that it lives."""
-    if await forest.record(target) is not None:
+    """It refers to nothing, so nothing would have to be told that it lives."""
+    record = await forest.record(target)
+    if record is not None and any(out.edge != _BACK for out in edges(record)):
         return False
-    return target.flat or not await forest.back_referrers(target, b"", 1)
+    return target.flat or not (isinstance(record, Lease) or await forest.back_referrers(target, b"", 1))
 
 
 async def _lost(forest: Forest, target: Vertex, link: Link) -> None:

@@ -174,7 +174,16 @@ async def _detach(forest: Forest, vertex: Vertex, state: State, item: Item) -> N
     if item.saw:
         await forest.enqueue(vertex, state, Phase.RESCUES, new_item(vertex, Mode.RECHECK, item.hint))
     else:
+        await _found_dead(forest, vertex, state)
+
+
+async def _found_dead(forest: Forest, vertex: Vertex, state: State) -> None:
+    """Of what is absent only the knowledge goes, at once; should something that lives refer to it, that will tell."""
+    if state.push or await forest.record(vertex) is not None:
         await forest.condemn(vertex, state, state.lost)
+    else:
+        forest.drop_place(state)
+        await forest.put_state(vertex, IDLE)
 
 
 async def _successors(forest: Forest, vertex: Vertex, cursor: bytes) -> list[tuple[bytes, Link, Vertex]]:
@@ -238,7 +247,7 @@ async def recheck(forest: Forest, vertex: Vertex, state: State, item: Item) -> N
                 return
     finally:
         await found.aclose()  # type: ignore[attr-defined]  # an async generator
-    await forest.condemn(vertex, state, state.lost)
+    await _found_dead(forest, vertex, state)
 
 
 async def _rescue(forest: Forest, vertex: Vertex, state: State, witness: Link) -> None:
