@@ -69,7 +69,7 @@ class Collector:
         self._waiting: list[_Waiting] = []
         self._grace_ns = int(config.grace_s * 1e9)
         self._collecting = False
-        self._longest_ns = 0
+        self._worked_ns = self._longest_ns = 0
         self._total = _Total()
         self.runs = self.failures = 0
         storage.listen(self._hear)
@@ -136,6 +136,7 @@ class Collector:
             waiting += [each for each in self._waiting if each.urgent]  # whose deletes the next slice finds
             self._waiting = [each for each in self._waiting if not each.urgent]
             part = await self._slice(grace_ns)
+            self._worked_ns += part.took_ns
             self._longest_ns = max(self._longest_ns, part.took_ns)
             total.add(part)
             self._total.add(part)
@@ -173,6 +174,7 @@ class Collector:
                 runs=self.runs,
                 failures=self.failures,
                 removed=self._total.collection(0),
+                worked_ns=self._worked_ns,
                 longest_ns=self._longest_ns,
                 suspects=await has_suspects(view),
                 owed=await first_owed(view) is not None,

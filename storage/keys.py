@@ -201,6 +201,12 @@ def back_edges_from(namespace: str, kind: bytes, name: str) -> bytes:
     return b"%bf%b\x00%b" % (_V, namespace.encode(), _target(kind, name))
 
 
+@lru_cache(4096)
+def back_count(namespace: str) -> bytes:
+    """How many back references a namespace has."""
+    return count(namespace, b"\x01b")
+
+
 def owner(kind: bytes, name: str) -> tuple[bytes, bytes]:
     """The end of an edge's key, and what of it did not fit there: the name, of which the SHA-256 stands in the key."""
     encoded = name.encode()
@@ -219,6 +225,14 @@ def state(namespace: str, kind: bytes, name: str) -> bytes:
 
 def queued(round_: int, phase: int, sequence: int) -> bytes:
     return b"%b%b%c%b" % (QUEUE, number(round_), phase, number(sequence))
+
+
+QUEUE_EXTENTS = _V + b"c@"
+
+
+def queue_extent(round_: int, phase: int) -> bytes:
+    """How many entries a phase has, and before which number there is none: among what every transaction rewrites."""
+    return b"%b%b%c" % (QUEUE_EXTENTS, number(round_), phase)
 
 
 def queue_phase(round_: int, phase: int) -> bytes:

@@ -85,27 +85,28 @@ class Bound(NamedTuple):
 
 def edges(record: msgspec.Struct) -> list[Out]:
     """Every edge that a record implies, sorted, each once."""
-    found = {(out.edge, out.kind, out.name): out for out in _built_in(record)}
     labels: Mapping[str, str] = getattr(record, "labels", None) or {}
-    if labels and not isinstance(record, Lease):
-        keeps = EdgeKind.CONTAINER.value if isinstance(record, Container | Sandbox) else EdgeKind.LABEL.value
-        conditions: dict[str, set[Bound]] = {}
-        for key, value in labels.items():
-            if not key.startswith(_PREFIX):
-                continue
-            if key.startswith(_REF):
-                for kind, name in _named(key[len(_REF) :], value):
-                    if kind is not Kind.CONTAINER:
-                        found[(keeps, kind, name)] = Out(keeps, kind, name)
-            elif key.startswith(_BACK) and isinstance(record, Image | ContentInfo | SnapshotInfo):
-                for kind, name in _named(key[len(_BACK) :], value):
-                    found[("b", kind, name)] = Out("b", kind, name)
-            elif key.startswith(_CONDITION) and isinstance(record, Image | ContentInfo):
-                name, bounds = _condition(key[len(_CONDITION) :], value)
-                if bounds:
-                    conditions.setdefault(name, set()).update(bounds)
-        for name, together in conditions.items():
-            found[("q", Kind.SNAPSHOT, name)] = Out("q", Kind.SNAPSHOT, name, _encode_bounds(together))
+    if not labels or isinstance(record, Lease):
+        return list(_built_in(record))
+    found = {(out.edge, out.kind, out.name): out for out in _built_in(record)}
+    keeps = EdgeKind.CONTAINER.value if isinstance(record, Container | Sandbox) else EdgeKind.LABEL.value
+    conditions: dict[str, set[Bound]] = {}
+    for key, value in labels.items():
+        if not key.startswith(_PREFIX):
+            continue
+        if key.startswith(_REF):
+            for kind, name in _named(key[len(_REF) :], value):
+                if kind is not Kind.CONTAINER:
+                    found[(keeps, kind, name)] = Out(keeps, kind, name)
+        elif key.startswith(_BACK) and isinstance(record, Image | ContentInfo | SnapshotInfo):
+            for kind, name in _named(key[len(_BACK) :], value):
+                found[("b", kind, name)] = Out("b", kind, name)
+        elif key.startswith(_CONDITION) and isinstance(record, Image | ContentInfo):
+            name, bounds = _condition(key[len(_CONDITION) :], value)
+            if bounds:
+                conditions.setdefault(name, set()).update(bounds)
+    for name, together in conditions.items():
+        found[("q", Kind.SNAPSHOT, name)] = Out("q", Kind.SNAPSHOT, name, _encode_bounds(together))
     return sorted(found.values())
 
 

@@ -69,14 +69,16 @@ class BinRound(msgspec.Struct, frozen=True):
 
 
 class CollectorStatus(msgspec.Struct, frozen=True):
-    """`runs`: collections since the start, and in `removed` what they removed together. `longest_ns`: the longest
-    slice. `suspects`, `owed`: whether there is something to look at. `sweeping`: whether dead objects are being swept.
-    `removals`: files and folders that wait to be removed. `next_at`: when something expires or is due, if ever."""
+    """`runs`: collections since the start, and in `removed` what they removed together. `worked_ns`: how long their
+    slices took together, `longest_ns`: the longest of them. `suspects`, `owed`: whether there is something to look at.
+    `sweeping`: whether dead objects are being swept. `removals`: files and folders that wait to be removed. `next_at`:
+    when something expires or is due, if ever."""
 
     collecting: bool
     runs: int
     failures: int
     removed: Collection
+    worked_ns: int
     longest_ns: int
     suspects: bool
     owed: bool

@@ -53,6 +53,7 @@ async def record_changed(
     else:
         had, has = set(old), set(new)
         removed, added = [each for each in old if each not in has], [each for each in new if each not in had]
+    anchored = True
     later = len(removed) + len(added) > INLINE_EDGES
     if later:
         await owe_edges(forest, vertex, removed + added)
@@ -61,7 +62,7 @@ async def record_changed(
             await edge_removed(forest, vertex, out)
     if before is None:
         assert after is not None
-        await _born(forest, vertex, after)
+        anchored = await _born(forest, vertex, after)
     elif after is None:
         await _deleted(forest, vertex)
     else:
@@ -71,7 +72,7 @@ async def record_changed(
     if not later:
         for out in added:
             await edge_added(forest, vertex, out)
-    if before is None:
+    if before is None and not anchored:
         await _settle_newborn(forest, vertex)
     if kind is Kind.SNAPSHOT and used_at(before) != used_at(after):
         await _window_moved(forest, vertex, after)
@@ -100,23 +101,25 @@ async def make_way(txn: Transaction, namespace: str, kind: Kind, name: str) -> b
     return True
 
 
-async def _born(forest: Forest, vertex: Vertex, record: msgspec.Struct) -> None:
+async def _born(forest: Forest, vertex: Vertex, record: msgspec.Struct) -> bool:
     """Its own root reason; what refers to it already is looked at by `_settle_newborn`. What was condemned while it was
-    absent is in question again: the record that is born now is not the dead one's."""
+    absent is in question again: the record that is born now is not the dead one's. Returns whether it is known to
+    live."""
     state, flat = await forest.states(vertex)
     if flat.condemned:
         await forest.wake(vertex._replace(flat=True), flat)
     if state.anchored:
-        return
+        return True
     if state.witness is not None:
         await forest.look_again(state)
     elif is_root(record, forest.clock.time):
         if state == IDLE and not await forest.back_referrers(vertex, b"", 1):
             await forest.put_state(vertex, State(ROOT))
-        else:
-            await forest.wake(vertex, state)
+            return True
+        await forest.wake(vertex, state)
     elif state.phase:
         await forest.wake(vertex, state)
+    return False
 
 
 async def _settle_newborn(forest: Forest, vertex: Vertex) -> None:
@@ -160,7 +163,7 @@ async def _root_reason(forest: Forest, vertex: Vertex, record: msgspec.Struct) -
 
 async def edge_added(forest: Forest, owner: Vertex, out: Out) -> None:
     """An edge of this owner's record is there from now on."""
-    forest.put_edge(owner.namespace, owner.kind, owner.name, out)
+    await forest.put_edge(owner, out)
     if out.edge == _BACK:
         await _conducts(forest, Vertex(owner.namespace, out.kind, out.name), owner, Link(_BACK, out.kind, out.name))
         return
@@ -178,12 +181,13 @@ async def edge_added(forest: Forest, owner: Vertex, out: Out) -> None:
         return
     await _conducts(forest, owner, target, link)
     if out.edge == _BUILT_IN and owner.kind in FLAT_KINDS:
-        await _conducts(forest, owner._replace(flat=True), target._replace(flat=True), link)
+        above = Vertex(owner.namespace, owner.kind, owner.name, True)
+        await _conducts(forest, above, Vertex(target.namespace, target.kind, target.name, True), link)
 
 
 async def edge_removed(forest: Forest, owner: Vertex, out: Out) -> None:
     """An edge of this owner's record is there no more: whose witness it was becomes a suspect."""
-    forest.delete_edge(owner.namespace, owner.kind, owner.name, out)
+    await forest.delete_edge(owner, out)
     if out.edge == _BACK:
         await _lost(forest, owner, Link(_BACK, out.kind, out.name))
         return
@@ -197,15 +201,14 @@ async def edge_removed(forest: Forest, owner: Vertex, out: Out) -> None:
 
 
 async def _conducts(forest: Forest, source: Vertex, target: Vertex, link: Link) -> None:
+    if (await forest.state(source)).witness is None:
+        return  # when that lives, it will tell
     state = await forest.state(target)
     if state.anchored:
         return
     if state.witness is not None:
         await forest.look_again(state)
         return
-    above = await forest.state(source)
-    if above.witness is None:
-        return  # when that lives, it will tell
     if forest.is_doomed(state):
         state = await bury(forest, target, state)
     if await _is_plain(forest, target):

@@ -19,7 +19,7 @@ from .deleted import drop_expired
 from .forest import Forest
 from .owed import first_owed
 from .settling import settle_some
-from .state import Mode, Phase, Vertex, decode_clock
+from .state import Mode, Phase, Vertex, decode_clock, decode_extent
 from .steps import examine, push, recheck, sweep
 
 __all__ = ["Places", "Slice", "bin_rounds", "collect_some", "has_suspects", "has_work", "next_due"]
@@ -31,26 +31,13 @@ _OWED_COST: Final = 100
 
 
 class Places:
-    """Where the queue goes on, by round and phase: LevelDB finds the first key of a long-used range slowly. A memory of
-    what is certain only; after a failed write it is emptied."""
+    """Where the search for what nobody holds goes on: LevelDB finds the first key of a long-used range slowly."""
 
     def __init__(self) -> None:
-        self._first: dict[tuple[int, int], int] = {}
         self.blob = ""
         self.snapshot = 0
 
-    def first(self, round_: int, phase: int) -> int:
-        return self._first.get((round_, phase), 0)
-
-    def passed(self, round_: int, phase: int, sequence: int) -> None:
-        self._first[(round_, phase)] = sequence
-
-    def forget(self, round_: int) -> None:
-        for phase in Phase:
-            self._first.pop((round_, phase), None)
-
     def clear(self) -> None:
-        self._first.clear()
         self.blob, self.snapshot = "", 0
 
 
@@ -115,19 +102,19 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
         return True
     if clock.current:
         for phase in (Phase.SUSPECTS, Phase.RESCUES):
-            if await _work(forest, slice_, places, clock.current, phase):
+            if await _work(forest, slice_, clock.current, phase):
                 return True
-        await _close(forest, places, grace_ns)
+        await _close(forest, grace_ns)
         return True
     if clock.urgent:
         forest.set_clock(current=clock.urgent, urgent=0)
         return True
     if clock.sealed:
         round_ = next((each for each in clock.sealed if each in clock.rushed), clock.sealed[0])
-        if not await _work(forest, slice_, places, round_, Phase.SWEEP):
-            _end(forest, places, round_)
+        if not await _work(forest, slice_, round_, Phase.SWEEP):
+            _end(forest, round_)
         return True
-    if await forest.entries(clock.open, Phase.SUSPECTS, 0, 1):
+    if (await forest.extent(clock.open, Phase.SUSPECTS)).count:
         forest.set_clock(current=clock.open)
         forest.set_clock(open=forest.new_round())
         return True
@@ -137,12 +124,11 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
     return await _seal_what_is_due(forest, grace_ns) or await _drop_unheld(forest, slice_, places)
 
 
-async def _work(forest: Forest, slice_: Slice, places: Places, round_: int, phase: Phase) -> bool:
+async def _work(forest: Forest, slice_: Slice, round_: int, phase: Phase) -> bool:
     """Some of a phase; False: nothing is left of it."""
-    found = await forest.entries(round_, phase, places.first(round_, phase), _AT_ONCE)
+    found = await forest.entries(round_, phase, _AT_ONCE)
     if not found:
         return False
-    places.passed(round_, phase, found[0][0])
     for sequence, item in found:
         vertex = item.vertex
         state = await forest.state(vertex)
@@ -163,25 +149,24 @@ async def _work(forest: Forest, slice_: Slice, places: Places, round_: int, phas
     return True
 
 
-async def _close(forest: Forest, places: Places, grace_ns: int) -> None:
+async def _close(forest: Forest, grace_ns: int) -> None:
     """Nothing of the current round is in question any more."""
     round_ = forest.clock.current
     forest.set_clock(current=0)
-    if not await forest.entries(round_, Phase.SWEEP, 0, 1):
-        _end(forest, places, round_)
+    if not (await forest.extent(round_, Phase.SWEEP)).count:
+        _end(forest, round_)
     elif grace_ns and round_ not in forest.clock.rushed:
         forest.write(keys.bin_round(round_), keys.number(forest.txn.now_ns))
     else:
         forest.set_clock(sealed=(*forest.clock.sealed, round_))
 
 
-def _end(forest: Forest, places: Places, round_: int) -> None:
+def _end(forest: Forest, round_: int) -> None:
     clock = forest.clock
     forest.set_clock(
         sealed=tuple(each for each in clock.sealed if each != round_),
         rushed=tuple(each for each in clock.rushed if each != round_),
     )
-    places.forget(round_)
 
 
 async def _seal_what_is_due(forest: Forest, grace_ns: int) -> bool:
@@ -233,13 +218,10 @@ async def bin_rounds(reader: Reader, limit: int) -> list[int]:
 async def has_suspects(reader: Reader) -> bool:
     """Whether anything is in question."""
     clock = decode_clock(await reader.get(keys.CLOCK))
-    ranges = [(clock.open, Phase.SUSPECTS)]
-    if clock.urgent:
-        ranges.append((clock.urgent, Phase.SUSPECTS))
-    if clock.current:
-        ranges += [(clock.current, Phase.SUSPECTS), (clock.current, Phase.RESCUES)]
-    for round_, phase in ranges:
-        if await reader.scan(keys.queue_phase(round_, phase), keys.queue_phase(round_, phase + 1), 1):
+    phases = [(clock.open, Phase.SUSPECTS), (clock.urgent, Phase.SUSPECTS)]
+    phases += [(clock.current, Phase.SUSPECTS), (clock.current, Phase.RESCUES)]
+    for round_, phase in phases:
+        if decode_extent(await reader.get(keys.queue_extent(round_, phase))).count:
             return True
     return bool(clock.ticking or clock.climb)
 

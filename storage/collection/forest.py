@@ -19,6 +19,7 @@ from ..usage import Unit, add_bytes
 from .kinds import KIND_OF, LETTERS, find_record, size_of
 from .state import (
     Clock,
+    Extent,
     Item,
     Link,
     Mode,
@@ -27,6 +28,7 @@ from .state import (
     Vertex,
     decode_clock,
     decode_counted,
+    decode_extent,
     decode_item,
     decode_states,
     encode_states,
@@ -65,6 +67,7 @@ class Forest:
         self.reads = 0
         self.writes = 0
         self._saved = clock
+        self._known: dict[bytes, bytes | None] = {}  # states that were read or written here
 
     @classmethod
     async def load(cls, txn: Transaction, *, collector: bool = False, budget: float = math.inf) -> Forest:
@@ -73,6 +76,7 @@ class Forest:
     async def reload(self) -> None:
         """After others wrote in this transaction."""
         self.clock = self._saved = decode_clock(await self.txn.get(keys.CLOCK))
+        self._known.clear()
 
     def save(self) -> None:
         """Write the clock, if anything of it changed. Every use of a forest ends with this."""
@@ -95,14 +99,24 @@ class Forest:
 
     async def states(self, vertex: Vertex) -> tuple[State, State]:
         self.reads += 1
-        return decode_states(await self.txn.get(_state_key(vertex)))
+        return decode_states(await self._stored(_state_key(vertex)))
+
+    async def _stored(self, key: bytes) -> bytes | None:
+        if key in self._known:
+            return self._known[key]
+        value = self._known[key] = await self.txn.get(key)
+        return value
+
+    def _store(self, key: bytes, value: bytes | None) -> None:
+        self._known[key] = value
+        self.write(key, value)
 
     async def state(self, vertex: Vertex) -> State:
         return (await self.states(vertex))[vertex.flat]
 
     async def put_state(self, vertex: Vertex, state: State) -> None:
         key = _state_key(vertex)
-        value = await self.txn.get(key)
+        value = await self._stored(key)
         normal, flat = decode_states(value)
         if vertex.flat:
             flat = state
@@ -113,7 +127,7 @@ class Forest:
             counted = await self._count(vertex, -counted) if counted else 0
         elif not counted and (size := size_of(vertex.kind)) is not None:
             counted = await self._count(vertex, await size(self.txn, vertex.namespace, vertex.name))
-        self.write(key, encode_states(normal, flat, counted))
+        self._store(key, encode_states(normal, flat, counted))
 
     async def _count(self, vertex: Vertex, size: int) -> int:
         """So many bytes more are reclaimable, or fewer; returns for how many the object counts from now on."""
@@ -122,14 +136,14 @@ class Forest:
 
     async def counted(self, vertex: Vertex) -> int:
         """The bytes for which it counts as reclaimable."""
-        return decode_counted(await self.txn.get(_state_key(vertex)))
+        return decode_counted(await self._stored(_state_key(vertex)))
 
     async def uncount(self, vertex: Vertex) -> None:
         """Its record is gone, by another's hand than the collector's."""
-        value = await self.txn.get(_state_key(vertex))
+        value = await self._stored(_state_key(vertex))
         if counted := decode_counted(value):
             await self._count(vertex, -counted)
-            self.write(_state_key(vertex), encode_states(*decode_states(value), 0))
+            self._store(_state_key(vertex), encode_states(*decode_states(value), 0))
 
     async def record(self, vertex: Vertex) -> msgspec.Struct | None:
         self.reads += 1
@@ -173,7 +187,8 @@ class Forest:
         return await self.place(vertex, state, round_, phase, self.next_sequence(), item)
 
     async def place(self, vertex: Vertex, state: State, round_: int, phase: Phase, sequence: int, item: Item) -> State:
-        self.drop_place(state)
+        await self.drop_place(state)
+        await self._extend(round_, phase, sequence)
         self.write(keys.queued(round_, phase, sequence), encode(item))
         placed = State(state.witness, round_, phase, sequence, state.push_round, state.push, state.lost, state.since)
         await self.put_state(vertex, placed)
@@ -183,15 +198,30 @@ class Forest:
         """Change the entry that it has, at its place."""
         self.write(keys.queued(state.round, state.phase, state.sequence), encode(item))
 
-    def drop_place(self, state: State) -> None:
+    async def drop_place(self, state: State) -> None:
         if state.phase:
-            self.write(keys.queued(state.round, state.phase, state.sequence), None)
+            await self.drop_entry(state.round, state.phase, state.sequence)
 
-    def forget(self, state: State) -> None:
+    async def drop_entry(self, round_: int, phase: int, sequence: int) -> None:
+        self.write(keys.queued(round_, phase, sequence), None)
+        extent = await self.extent(round_, phase)
+        first = max(extent.first, sequence + 1) if sequence == extent.first else extent.first
+        left = Extent(extent.count - 1, first)
+        self.write(keys.queue_extent(round_, phase), encode(left) if left.count else None)
+
+    async def _extend(self, round_: int, phase: int, sequence: int) -> None:
+        extent = await self.extent(round_, phase)
+        first = extent.first if extent.count else sequence
+        self.write(keys.queue_extent(round_, phase), encode(Extent(extent.count + 1, first)))
+
+    async def extent(self, round_: int, phase: int) -> Extent:
+        return decode_extent(await self.txn.get(keys.queue_extent(round_, phase)))
+
+    async def forget(self, state: State) -> None:
         """All its places in the queue go."""
-        self.drop_place(state)
+        await self.drop_place(state)
         if state.push:
-            self.write(keys.queued(state.push_round, Phase.RESCUES, state.push), None)
+            await self.drop_entry(state.push_round, Phase.RESCUES, state.push)
 
     async def item(self, state: State) -> Item:
         self.reads += 1
@@ -199,18 +229,24 @@ class Forest:
         assert value is not None, "a queued object has no entry in the queue"
         return decode_item(value)
 
-    async def entries(self, round_: int, phase: int, first: int, limit: int) -> list[tuple[int, Item]]:
-        """The first entries of a phase, each with its number; none of them lies before number `first`."""
+    async def entries(self, round_: int, phase: int, limit: int) -> list[tuple[int, Item]]:
+        """The first entries of a phase, each with its number."""
+        extent = await self.extent(round_, phase)
+        if not extent.count:
+            return []
         self.reads += 1
         prefix = keys.queue_phase(round_, phase)
-        found = await self.txn.scan(prefix + keys.number(first), keys.queue_phase(round_, phase + 1), limit)
-        return [(int.from_bytes(key[len(prefix) :], "big"), decode_item(value)) for key, value in found]
+        found = await self.txn.scan(prefix + keys.number(extent.first), keys.queue_phase(round_, phase + 1), limit)
+        entries = [(int.from_bytes(key[len(prefix) :], "big"), decode_item(value)) for key, value in found]
+        if entries and entries[0][0] != extent.first:
+            self.write(keys.queue_extent(round_, phase), encode(Extent(extent.count, entries[0][0])))
+        return entries
 
     # what happens to a vertex -------------------------------------------------------------------------------
 
     async def anchor(self, vertex: Vertex, state: State, witness: Link) -> State:
         """It lives, and this is why. It leaves the queue."""
-        self.drop_place(state)
+        await self.drop_place(state)
         anchored = State(witness, 0, 0, 0, state.push_round, state.push)
         await self.put_state(vertex, anchored)
         return anchored
@@ -254,6 +290,7 @@ class Forest:
                 self.write(key, encode(msgspec.structs.replace(item, cursor=b"")))
             return state
         round_, sequence = self.current_round(), self.next_sequence()
+        await self._extend(round_, Phase.RESCUES, sequence)
         self.write(keys.queued(round_, Phase.RESCUES, sequence), encode(new_item(vertex, Mode.PUSH)))
         pushed = State(
             state.witness, state.round, state.phase, state.sequence, round_, sequence, state.lost, state.since
@@ -303,6 +340,8 @@ class Forest:
 
     async def back_referrers(self, vertex: Vertex, after: bytes, limit: int) -> list[tuple[bytes, Vertex]]:
         """Objects whose label says that this one keeps them, each with its cursor."""
+        if not await self.txn.get(keys.back_count(vertex.namespace)):
+            return []  # back references are rare, and most namespaces have none
         self.reads += 1
         prefix = keys.back_edges_from(vertex.namespace, LETTERS[vertex.kind], vertex.name)
         found = await self.txn.scan(prefix + after, _end(prefix), limit)
@@ -337,15 +376,24 @@ class Forest:
             return None
         return InEdge(link, Vertex(namespace, source_kind, link.name, flat_edge), b"", value)
 
-    def put_edge(self, namespace: str, owner_kind: Kind, owner: str, out: Out) -> None:
-        self._edge(namespace, owner_kind, owner, out, present=True)
+    async def put_edge(self, owner: Vertex, out: Out) -> None:
+        key, value = edge_key(owner.namespace, owner.kind, owner.name, out)
+        if out.edge == _BACK:
+            await self._count_back(owner.namespace, key, 1)
+        self.write(key, value)
 
-    def delete_edge(self, namespace: str, owner_kind: Kind, owner: str, out: Out) -> None:
-        self._edge(namespace, owner_kind, owner, out, present=False)
+    async def delete_edge(self, owner: Vertex, out: Out) -> None:
+        key, _ = edge_key(owner.namespace, owner.kind, owner.name, out)
+        if out.edge == _BACK:
+            await self._count_back(owner.namespace, key, -1)
+        self.write(key, None)
 
-    def _edge(self, namespace: str, owner_kind: Kind, owner: str, out: Out, *, present: bool) -> None:
-        key, value = edge_key(namespace, owner_kind, owner, out)
-        self.write(key, value if present else None)
+    async def _count_back(self, namespace: str, key: bytes, by: int) -> None:
+        if (await self.txn.get(key) is not None) == (by > 0):
+            return  # nothing changes
+        counter = keys.back_count(namespace)
+        count = int.from_bytes(await self.txn.get(counter) or b"", "big") + by
+        self.write(counter, keys.number(count) if count else None)
 
 
 def edge_key(namespace: str, owner_kind: Kind, owner: str, out: Out) -> tuple[bytes, bytes]:

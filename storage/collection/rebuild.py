@@ -32,6 +32,7 @@ _DERIVED: Final = (
     keys.BACK_EDGES,
     keys.STATES,
     keys.QUEUE,
+    keys.QUEUE_EXTENTS,
     keys.BINS,
     keys.TIMES,
     *keys.HOLDERS,
@@ -69,6 +70,7 @@ async def rebuild_some(txn: Transaction) -> bool:
         names = [each.name for each in await page_namespaces(txn, at[len(_USAGE) :].decode(), _NAMESPACES_AT_ONCE)]
         for name in names:
             forget_usage(txn, name)
+            txn.delete(keys.back_count(name))
         if len(names) == _NAMESPACES_AT_ONCE:
             txn.put(keys.REBUILT, _USAGE + names[-1].encode())
             return True

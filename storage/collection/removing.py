@@ -24,10 +24,10 @@ async def bury(forest: Forest, vertex: Vertex, state: State) -> State:
     """Something refers to what was condemned in a round that is sealed already, so what it refers to may be gone: it is
     not brought back, but goes now. What refers to it refers to something absent."""
     other = (await forest.states(vertex))[not vertex.flat]
-    forest.forget(state)
+    await forest.forget(state)
     await forest.put_state(vertex, IDLE)
     if forest.is_doomed(other):
-        forest.forget(other)
+        await forest.forget(other)
         await forest.put_state(vertex._replace(flat=not vertex.flat), IDLE)
         other = IDLE
     if other == IDLE:
@@ -38,6 +38,6 @@ async def bury(forest: Forest, vertex: Vertex, state: State) -> State:
 async def bury_both(forest: Forest, vertex: Vertex) -> None:
     """Neither variant of it is alive: it goes now."""
     for variant in (vertex, vertex._replace(flat=True)):
-        forest.forget(await forest.state(variant))
+        await forest.forget(await forest.state(variant))
         await forest.put_state(variant, IDLE)
     await remove_object(forest, vertex)

@@ -10,7 +10,7 @@ import msgspec
 from ..codec import decoder, encode
 from ..engine import Kind
 
-__all__ = ["IDLE", "ROOT", "Clock", "Climb", "Item", "Link", "Mode", "Phase", "State", "Vertex"]
+__all__ = ["IDLE", "ROOT", "Clock", "Climb", "Extent", "Item", "Link", "Mode", "Phase", "State", "Vertex"]
 
 
 class Vertex(NamedTuple):
@@ -133,7 +133,16 @@ class Clock(msgspec.Struct, frozen=True, array_like=True):
     ticking: tuple[bytes, bytes] | None = None
 
 
+class Extent(msgspec.Struct, frozen=True, array_like=True):
+    """Of a phase of a round: how many entries it has, and a number before which there is none. So nobody looks for what
+    is not there, nor from the beginning: finding the first key of a range that was worked off is slow."""
+
+    count: int = 0
+    first: int = 0
+
+
 _CLOCK = decoder(Clock).decode
+_EXTENT = decoder(Extent).decode
 _STATES = decoder(tuple[State | None, State | None, int]).decode
 _ITEM = decoder(Item).decode
 _FRESH: Final = Clock()
@@ -141,6 +150,10 @@ _FRESH: Final = Clock()
 
 def decode_clock(value: bytes | None) -> Clock:
     return _FRESH if value is None else _CLOCK(value)
+
+
+def decode_extent(value: bytes | None) -> Extent:
+    return Extent() if value is None else _EXTENT(value)
 
 
 def decode_states(value: bytes | None) -> tuple[State, State]:

@@ -182,7 +182,7 @@ async def _found_dead(forest: Forest, vertex: Vertex, state: State) -> None:
     if state.push or await forest.record(vertex) is not None:
         await forest.condemn(vertex, state, state.lost)
     else:
-        forest.drop_place(state)
+        await forest.drop_place(state)
         await forest.put_state(vertex, IDLE)
 
 
@@ -272,7 +272,7 @@ async def push(forest: Forest, vertex: Vertex, state: State, sequence: int, item
                 return
         if not page:
             break
-    forest.write(place, None)
+    await forest.drop_entry(state.push_round, Phase.RESCUES, sequence)
     state = await forest.state(vertex)
     done = State(state.witness, state.round, state.phase, state.sequence, 0, 0, state.lost, state.since)
     await forest.put_state(vertex, done)
@@ -289,7 +289,7 @@ async def _conducts(forest: Forest, target: Vertex, link: Link) -> bool:
 
 async def sweep(forest: Forest, vertex: Vertex, state: State) -> bool:
     """It is dead for good. Whether this took a record away."""
-    forest.forget(state)
+    await forest.forget(state)
     await forest.put_state(vertex, IDLE)
     if (await forest.states(vertex))[not vertex.flat] != IDLE:
         return False

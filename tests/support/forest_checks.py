@@ -24,6 +24,7 @@ from orlop.storage.collection.state import (
     State,
     Vertex,
     decode_clock,
+    decode_extent,
     decode_item,
     decode_states,
 )
@@ -58,6 +59,8 @@ class Seen:
                 if state != IDLE:
                     self.states[Vertex(namespace, kind, name, bool(flat))] = state
         self.queue = {key: decode_item(value) for key, value in await _region(txn, keys.QUEUE)}
+        extents = await _region(txn, keys.QUEUE_EXTENTS)
+        self.extents = {key[3:]: decode_extent(value) for key, value in extents}
         self.edge_keys = {*(await _region(txn, keys.EDGES)), *(await _region(txn, keys.BACK_EDGES))}
         self.instants = {key for key, _ in await _region(txn, keys.TIMES)}
         self.records: dict[Vertex, msgspec.Struct] = {}
@@ -122,6 +125,12 @@ def check_pointers(seen: Seen) -> None:
         if state.push:
             expected[keys.queued(state.push_round, Phase.RESCUES, state.push)] = vertex
     assert {key: item.vertex for key, item in seen.queue.items()} == expected
+    counts: dict[bytes, list[int]] = {}
+    for key in seen.queue:
+        counts.setdefault(key[2:11], []).append(int.from_bytes(key[11:], "big"))
+    assert {phase: extent.count for phase, extent in seen.extents.items()} == {k: len(v) for k, v in counts.items()}
+    for phase, numbers in counts.items():
+        assert seen.extents[phase].first <= min(numbers)
 
 
 def check_keys(seen: Seen) -> None:
