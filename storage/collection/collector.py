@@ -24,8 +24,8 @@ from .steps import examine, push, recheck, sweep
 
 __all__ = ["Places", "Slice", "bin_rounds", "collect_some", "has_suspects", "has_work", "next_due"]
 
-SLICE_BUDGET: Final = 256
-"""Reads and writes of one slice; about two milliseconds."""
+SLICE_BUDGET: Final = 128
+"""Reads and writes of one slice; one or two milliseconds."""
 _AT_ONCE: Final = 16
 _OWED_COST: Final = 100
 
