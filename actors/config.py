@@ -44,10 +44,10 @@ class UnpackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a collection runs: `pause_s` after something was deleted, so that a burst of deletes is one; at once when
-    `deletion_threshold` deletes have come together (0: never), and after `mutation_threshold` changes of any kind (0:
-    never); always `schedule_delay_s` later. After a start that finds work left over, `startup_delay_s`. Unless
-    somebody waits it takes no more than `share` of the time. What it finds dead waits in the bin for `grace_s` seconds,
-    where it can be brought back."""
+    `deletion_threshold` changes have come since the first delete, that one counted (0: never); and after
+    `mutation_threshold` changes of any kind (0: never); always `schedule_delay_s` later. After a start that finds work
+    left over, `startup_delay_s`. Unless somebody waits it takes no more than `share` of the time. What it finds dead
+    waits in the bin for `grace_s` seconds, where it can be brought back."""
 
     pause_s: Annotated[float, msgspec.Meta(ge=0)] = 0.1
     deletion_threshold: Annotated[int, msgspec.Meta(ge=0)] = 0

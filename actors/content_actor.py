@@ -233,7 +233,7 @@ class ContentActor:
                 self._hashed.popitem(last=False)
 
         assert self._nursery is not None
-        writer = Writer(lock[0], record, file, self._world, ended, self._is_current)
+        writer = Writer(lock[0], record, file, self._world, ended, self._is_current, self._renew)
         self._writers[lock] = writer
         self._nursery.start_soon(writer.run)
         return writer
@@ -351,6 +351,9 @@ class ContentActor:
         with self._storage.view() as view:
             found = await INGESTS.find(view, namespace, record.ref)
         return found is not None and found.generation == record.generation
+
+    async def _renew(self, namespace: str, record: IngestRecord) -> IngestRecord:
+        return await self._storage.transact(partial(plans.renew_ingest, namespace=namespace, record=record))
 
     async def _lost_generation(self, digest: str) -> int:
         """The generation recorded for a digest whose file has vanished from the disk; 0 if all is well."""

@@ -91,6 +91,7 @@ class Collector:
     async def run(self) -> None:
         """Begins with what an earlier run left behind. Ends when cancelled."""
         await self._remember_grace()
+        self._changes = self._deletes = 0
         if not await self._left_over():
             await self._until_there_is_work()
         else:
@@ -107,7 +108,7 @@ class Collector:
                 log.error("a collection failed; nothing alive was touched", error=str(error))
                 self.failures += 1
                 self._places.clear()
-                _fail(waiting, Unavailable(f"the collection failed: {error}"))
+                _fail(waiting, Unavailable(f"the collection failed: {error.message}"))
                 await self._pause(RETRY_S)
                 continue
             except BaseException:
@@ -155,6 +156,7 @@ class Collector:
     async def _slice(self, grace_ns: int) -> Slice:
 
         async def some(txn: Transaction) -> Slice:
+            txn.quiet = True
             began = self._world.clock.monotonic_ns()
             part = await collect_some(txn, self._places, budget=SLICE_BUDGET, grace_ns=grace_ns)
             part.took_ns = self._world.clock.monotonic_ns() - began
@@ -189,6 +191,7 @@ class Collector:
         """Who deletes an image wants to know whether it can be brought back."""
 
         async def remember(txn: Transaction) -> None:
+            txn.quiet = True
             if await known_grace_ns(txn) != self._grace_ns:
                 txn.put(keys.GRACE, keys.number(self._grace_ns))
 
@@ -230,9 +233,9 @@ class Collector:
         return max(0.0, (self._alarm_ns - self._world.clock.now_ns()) / 1e9)
 
     def _hear(self, news: Durable) -> None:
-        self._changes += news.transactions
-        if news.dirty:
-            self._deletes += 1
+        self._changes += news.changes
+        if news.dirty or self._deletes:  # dirty is what the store stays until the next collection
+            self._deletes += max(news.changes, 1)
         if news.expiry_ns is not None and (self._alarm_ns is None or news.expiry_ns < self._alarm_ns):
             self._alarm_ns = news.expiry_ns
         self._woken.set()

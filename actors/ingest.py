@@ -22,6 +22,7 @@ from .promise import Promise
 
 __all__ = ["Writer"]
 
+RENEW_BEFORE_NS = 12 * 3600 * 1_000_000_000
 _PIECES = 16  # of up to 1 MiB, that wait while earlier ones are written
 _BATCH_BYTES = 4 * 1024 * 1024
 
@@ -47,6 +48,7 @@ class Writer:
         world: World,
         ended: Callable[[], None],
         is_current: Callable[[str, IngestRecord], Awaitable[bool]],
+        renew: Callable[[str, IngestRecord], Awaitable[IngestRecord]],
     ) -> None:
         self.namespace = namespace
         self.record = record
@@ -54,6 +56,7 @@ class Writer:
         self._world = world
         self._ended = ended
         self._is_current = is_current
+        self._renew = renew
         self._queued = 0
         self._accepted = file.offset
         self._updated_at = record.updated_at
@@ -115,8 +118,19 @@ class Writer:
                         break
                     size += len(batch[-1].data)
                 await self._write(batch)
+                await self._outlive_expiry()
         finally:
             self._done.set()
+
+    async def _outlive_expiry(self) -> None:
+        """An ingest that is being written does not expire under its writer."""
+        expires = self.record.expires_at
+        if expires is None or expires - self._world.clock.now_ns() > RENEW_BEFORE_NS:
+            return
+        try:
+            self.record = await self._renew(self.namespace, self.record)
+        except OrlopError:  # aborted, or there is time for another attempt
+            pass
 
     async def finish(self, *, keep: bool) -> None:
         """End the writer and free its ref. `keep`: sync what was written, so that it can be resumed.

@@ -29,6 +29,7 @@ __all__ = [
     "commit_small",
     "open_adopting",
     "open_ingest",
+    "renew_ingest",
     "unshare_ingest",
 ]
 
@@ -148,6 +149,14 @@ async def adopt_ingest(
     if found is not None and found.generation == record.generation and found.adopting:
         await _end_ingest(txn, record, context)
     return info
+
+
+async def renew_ingest(txn: Transaction, namespace: str, record: IngestRecord) -> IngestRecord:
+    """Its time begins anew. Raises NotFound (aborted)."""
+    found = await _same_ingest(txn, namespace, record)
+    renewed = msgspec.structs.replace(found, expires_at=txn.now_ns + INGEST_LIFE_NS)
+    await INGESTS.replace(txn, namespace, record.ref, renewed)
+    return renewed
 
 
 async def announce_ingest(txn: Transaction, namespace: str, record: IngestRecord, digest: str) -> IngestRecord:

@@ -71,7 +71,7 @@ class RemovalActor:
             while self._removed_up_to is None or self._removed_up_to < pending:
                 await self._removed.wait()
                 if self._failure is not None:
-                    raise Unavailable(str(self._failure), hint="what is queued is tried again")
+                    raise Unavailable(self._failure.message, hint="what is queued is tried again")
 
     async def settled(self) -> None:
         """Like `done`, for those who only look: what cannot be removed is no error to them."""
@@ -156,6 +156,7 @@ class RemovalActor:
 
 
 async def _strike(txn: Transaction, page: list[tuple[int, ledger.Removal]], left: set[str]) -> None:
+    txn.quiet = True
     for position, removal in page:
         if removal.path in left:
             ledger.set_aside(txn, position, removal)

@@ -108,6 +108,7 @@ class _Group:
     byte_count: int = 0
     planned: list[_Planned] = field(default_factory=list)
     dirty: bool = False
+    changes: int = 0
     removals: bool = False
     expiry_ns: int | None = None
 
@@ -128,7 +129,8 @@ class Durable:
     dirty: bool
     removals: bool
     expiry_ns: int | None
-    transactions: int
+    changes: int
+    """Transactions that wrote something, those of the store's own left out."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +349,7 @@ class StorageActor:
             if txn.writes:
                 self._absorb(group, txn)
             group.dirty |= txn.dirty
+            group.changes += bool(txn.writes) and not txn.quiet
         if txn.now_ns > self._last_ns:
             self._last_ns = txn.now_ns  # it ticked on
         group.planned.append(_Planned(submission, result, error))
@@ -408,7 +411,7 @@ class StorageActor:
                 group.dirty,
                 group.removals,
                 group.expiry_ns,
-                len(group.planned),
+                group.changes,
             )
             for listener in self._listeners:
                 listener(news)

@@ -89,6 +89,9 @@ class Transaction(Reader, Protocol):
     urgent: bool
     """What this transaction releases is collected before anything else: somebody waits for it."""
 
+    quiet: bool
+    """A transaction of the store's own, which counts for none of the collector's thresholds."""
+
     def index(self, key: bytes, value: bytes | None) -> None:
         """Write (None: delete) what follows from records: it counts for the bytes of a transaction only."""
 

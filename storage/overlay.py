@@ -124,6 +124,7 @@ class OverlayTransaction:
         "expiry_ns",
         "now_ns",
         "number",
+        "quiet",
         "removals",
         "urgent",
         "writes",
@@ -142,6 +143,7 @@ class OverlayTransaction:
         self.dirty = False
         self.removals = False
         self.urgent = False
+        self.quiet = False
 
     @property
     def byte_count(self) -> int:
