@@ -91,7 +91,6 @@ class Collector:
     async def run(self) -> None:
         """Begins with what an earlier run left behind. Ends when cancelled."""
         await self._remember_grace()
-        self._changes = self._deletes = 0
         if not await self._left_over():
             await self._until_there_is_work()
         else:

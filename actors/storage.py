@@ -256,6 +256,7 @@ class StorageActor:
         token = self._world.random.token(16)
 
         async def mark(txn: Transaction) -> str:
+            txn.quiet = True
             found = await txn.get(keys.FORMAT)
             if found is None:
                 txn.put(keys.STORE_ID, _uuid(token).encode())

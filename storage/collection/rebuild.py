@@ -57,6 +57,7 @@ async def begin_rebuild(txn: Transaction) -> None:
 
 async def rebuild_some(txn: Transaction) -> bool:
     """Do some of it; False: it is done, or was not begun."""
+    txn.quiet = True
     at = await txn.get(keys.REBUILT)
     if at is None:
         return False
