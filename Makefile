@@ -49,7 +49,7 @@ bench: $(VENV)/.test
 
 # Longer than a change can wait for: more kills, more histories.
 soak: $(VENV)/.test
-	ORLOP_SOAK=1 $(BIN)/python -m pytest -q tests/crash tests/storage tests/conformance -p no:randomly
+	ORLOP_SOAK=1 ORLOP_SOAK_S=600 ORLOP_HISTORIES=100000 $(BIN)/python -m pytest -q tests/crash tests/storage tests/conformance tests/collection -p no:randomly
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
