@@ -25,6 +25,7 @@ from ..storage.references import FLAT_KINDS, expires_at, is_root
 from ..storage.tables import CONTENT, IMAGES, SNAPSHOTS, page_namespaces
 from .config import CollectorConfig
 from .scratch import Scratch
+from .snapshotters import SNAPSHOTTERS
 from .storage import StorageActor
 from .timestamps import rfc3339
 
@@ -34,11 +35,7 @@ _MOST_STEPS: Final = 20_000
 _DEEPEST: Final = 1_000
 _STEPS_A_SLICE: Final = 50
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
-_WORDS: Final = {
-    "a": {Kind.IMAGE: "target", Kind.SNAPSHOT: "parent", Kind.CONTAINER: "snapshot", Kind.INGEST: "adopts"},
-    "b": {},
-    "z": {},
-}
+_BUILT_IN: Final = {Kind.IMAGE: "target", Kind.SNAPSHOT: "parent", Kind.CONTAINER: "snapshot", Kind.INGEST: "adopts"}
 
 
 class Explainer:
@@ -56,27 +53,31 @@ class Explainer:
             if request.all_namespaces:
                 namespaces = [each.name for each in await page_namespaces(view, "", 10_000)]
             for namespace in namespaces:
-                for kind in await _kinds_of(scratch, namespace, request.name):
-                    search = _Search(scratch, request.limit)
-                    vertex = Vertex(namespace, kind, request.name)
-                    found.append(await search.explain(vertex, self._grace_ns))
+                for vertex in scratch.transact(partial(_named, namespace=namespace, name=request.name)):
+                    found.append(await _Search(scratch, request.limit).explain(vertex, self._grace_ns))
         if not found:
             where = "any namespace" if request.all_namespaces else f"namespace {quote(context.namespace or '')}"
             raise NotFound(
                 f"content, image or snapshot {quote(request.name)} in {where}",
-                hint="a snapshot is named as snapshotter/key; --all-namespaces looks everywhere",
+                hint="--all-namespaces looks everywhere",
             )
         return Explained(found)
 
 
-async def _kinds_of(scratch: Scratch, namespace: str, name: str) -> list[Kind]:
-    """As what there is a record of that name."""
-
-    async def look(txn: Transaction) -> list[Kind]:
-        tables = [CONTENT] if _DIGEST.fullmatch(name) else [IMAGES, SNAPSHOTS]
-        return [table.node for table in tables if await table.find(txn, namespace, name) is not None]  # type: ignore[attr-defined]
-
-    return scratch.transact(look)
+async def _named(txn: Transaction, namespace: str, name: str) -> list[Vertex]:
+    """All that there is a record of by that name; a snapshot's may leave out the snapshotter."""
+    if _DIGEST.fullmatch(name) and await CONTENT.find(txn, namespace, name) is not None:
+        return [Vertex(namespace, Kind.CONTENT, name)]
+    found = []
+    if await IMAGES.find(txn, namespace, name) is not None:
+        found.append(Vertex(namespace, Kind.IMAGE, name))
+    spelled = [name, *(f"{snapshotter}/{name}" for snapshotter in SNAPSHOTTERS)]
+    found += [
+        Vertex(namespace, Kind.SNAPSHOT, full)
+        for full in spelled
+        if await SNAPSHOTS.find(txn, namespace, full) is not None
+    ]
+    return found
 
 
 class _Search:
@@ -197,7 +198,7 @@ def _reason(link: Link, edge: str) -> Reason:
         return Reason("root", "", "")
     kind = Kind(link.kind)
     how = {"b": "is named by a back reference", "c": "label", "r": "label", "q": "condition", "z": "entry"}.get(edge)
-    return Reason(_word(kind), link.name, how or _WORDS["a"].get(kind, ""))
+    return Reason(_word(kind), link.name, how or _BUILT_IN.get(kind, ""))
 
 
 def _word(kind: Kind) -> str:

@@ -19,11 +19,12 @@ from ..storage.snapshotters.overlayfs import Overlayfs, OverlayTraits
 from ..storage.snapshotters.probe import knows_index, overlay_refusal
 from .config import SnapshotConfig
 
-__all__ = ["Snapshotters"]
+__all__ = ["SNAPSHOTTERS", "Snapshotters"]
 
 log = structlog.get_logger("orlop.snapshots")
 
 _NATIVE: Final = "native"
+SNAPSHOTTERS: Final = ("overlayfs", "native", "btrfs")
 
 
 class Snapshotters:

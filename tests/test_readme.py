@@ -39,6 +39,8 @@ def test_the_shell_example(tmp_path: Path) -> None:
     assert "ci   team=build" in done.stdout
     assert "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03" in done.stdout
     assert "/content/create" in done.stdout
+    assert "/base is alive" in done.stdout
+    assert "0 findings" in done.stdout
 
 
 def test_the_embedded_example(tmp_path: Path) -> None:
@@ -56,6 +58,6 @@ async def test_the_example_for_any_language(tmp_path: Path) -> None:
         await nursery.start(orlop.serve, config)
         code = f"SOCKET = {str(tmp_path / 'sock')!r}\n" + block("python", "SOCKET")
         done = await trio.run_process([sys.executable, "-W", "ignore", "-c", code], capture_stdout=True)
-        assert b"'store_format': 1" in done.stdout
+        assert b"'store_format': 2" in done.stdout
         assert b"'items': []" in done.stdout
         nursery.cancel_scope.cancel()
