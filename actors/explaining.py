@@ -53,8 +53,8 @@ class Explainer:
             if request.all_namespaces:
                 namespaces = [each.name for each in await page_namespaces(view, "", 10_000)]
             for namespace in namespaces:
-                for vertex in scratch.transact(partial(_named, namespace=namespace, name=request.name)):
-                    found.append(await _Search(scratch, request.limit).explain(vertex, self._grace_ns))
+                named = scratch.transact(partial(_named, namespace=namespace, name=request.name))
+                found += [await _Search(scratch, request.limit).explain(each, self._grace_ns) for each in named]
         if not found:
             where = "any namespace" if request.all_namespaces else f"namespace {quote(context.namespace or '')}"
             raise NotFound(

@@ -30,7 +30,7 @@ from ..protocol.messages import (
     PullState,
 )
 from ..protocol.records import Descriptor
-from ..protocol.registry.documents import INDEX_TYPES, Child, children, kind_of, reference_labels
+from ..protocol.registry.documents import INDEX_TYPES, Child, children, document_labels, kind_of
 from ..protocol.registry.platforms import Platform, best_first, parse_platform
 from ..protocol.registry.references import parse_reference
 from ..protocol.service import Session
@@ -243,7 +243,7 @@ class TransferActor:
         data = await self._own_document(context, descriptor)
         if data is not None:
             pull.show(descriptor, PullState.EXISTS, descriptor.size)
-            labels = reference_labels(children(descriptor.media_type, data, descriptor.digest))
+            labels = document_labels(descriptor.media_type, data, descriptor.digest)
             await self._downloads.keep(pull, descriptor, labels)
             return data
         data = await self._adopted_document(pull, descriptor)
@@ -253,7 +253,7 @@ class TransferActor:
         data = await pull.registry.document(descriptor)
         check_bytes(descriptor, data)
         pull.show(descriptor, PullState.DOWNLOADING, 0, len(data))
-        labels = reference_labels(children(descriptor.media_type, data, descriptor.digest))
+        labels = document_labels(descriptor.media_type, data, descriptor.digest)
         labels |= source_labels(pull.reference)
         await self._downloads.store_bytes(context, descriptor, data, labels)
         pull.show(descriptor, PullState.COMPLETE, descriptor.size, len(data))
@@ -270,7 +270,7 @@ class TransferActor:
         if not await self._downloads.adopt(pull, descriptor, source_labels(pull.reference)):
             return None
         data = await read_document(self._content, pull.context, descriptor)
-        labels = reference_labels(children(descriptor.media_type, data, descriptor.digest))
+        labels = document_labels(descriptor.media_type, data, descriptor.digest)
         await self._downloads.keep(pull, descriptor, labels)
         return data
 

@@ -14,6 +14,7 @@ from .identifiers import quote
 __all__ = [
     "GC_EXPIRE",
     "GC_FLAT",
+    "GC_BREF_CONTENT",
     "GC_REF_CONTENT",
     "GC_ROOT",
     "MAX_LABEL_BYTES",
@@ -39,6 +40,7 @@ GC_ROOT = "containerd.io/gc.root"
 GC_EXPIRE = "containerd.io/gc.expire"
 GC_FLAT = "containerd.io/gc.flat"
 GC_REF_CONTENT = "containerd.io/gc.ref.content"
+GC_BREF_CONTENT = "containerd.io/gc.bref.content"
 GC_REF_SNAPSHOT = "containerd.io/gc.ref.snapshot"
 UNCOMPRESSED = "containerd.io/uncompressed"
 SNAPSHOT_REF = "containerd.io/snapshot.ref"

@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import InvalidArgument
 from ..identifiers import split_digest
-from ..labels import GC_REF_CONTENT
+from ..labels import GC_BREF_CONTENT, GC_REF_CONTENT
 from ..records import Descriptor
 from .platforms import Platform
 
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_DOCUMENT_BYTES",
     "Child",
     "children",
+    "document_labels",
     "is_layer",
     "kind_of",
     "reference_labels",
@@ -79,6 +80,7 @@ class _Document(msgspec.Struct, rename={"media_type": "mediaType", "fs_layers": 
     config: Child | None = None
     layers: list[Child] | None = None
     manifests: list[Child] | None = None
+    subject: Child | None = None
     fs_layers: list[msgspec.Raw] | None = None
 
 
@@ -111,6 +113,16 @@ def children(media_type: str, data: bytes, what: str) -> list[Child]:
             raise InvalidArgument(f"{what}: expected an index but found a manifest")
         return list(document.manifests or [])
     return []
+
+
+def document_labels(media_type: str, data: bytes, what: str) -> dict[str, str]:
+    """The labels of a document that is stored: it keeps its children, and lives as long as its subject does, if it
+    describes another document. Raises InvalidArgument like `children`. Source: OCI image-spec, manifest, `subject`."""
+    labels = reference_labels(children(media_type, data, what))
+    subject = _read(data, what).subject if media_type in MANIFEST_TYPES + INDEX_TYPES else None
+    if subject is not None:
+        labels[f"{GC_BREF_CONTENT}.subject"] = subject.digest
+    return labels
 
 
 def sniff(data: bytes, what: str) -> str:
