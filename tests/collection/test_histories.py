@@ -13,12 +13,13 @@ import pytest
 
 from tests.support.forest_checks import Seen, check_always, check_rest, check_seal, check_usage
 from tests.support.histories import History
+from tests.support.wild_histories import WildHistory
 
 SECONDS = 12.0
 
 
-def run_history(seed: int, *, invariants: bool, **options: object) -> None:
-    history = History(seed, **options)  # type: ignore[arg-type]
+def run_history(seed: int, *, invariants: bool, wild: bool = False, **options: object) -> None:
+    history = (WildHistory if wild else History)(seed, **options)  # type: ignore[arg-type]
     try:
         before = Seen(history.world)
         for _ in range(history.random.randint(40, 120)):
@@ -34,7 +35,7 @@ def run_history(seed: int, *, invariants: bool, **options: object) -> None:
         check_seal(before, Seen(history.world))
         check_rest(Seen(history.world))
     except BaseException as error:
-        error.add_note(f"seed {seed}, {options}, budget {history.budget}\n" + "\n".join(history.log))
+        error.add_note(f"seed {seed}, wild {wild}, {options}, budget {history.budget}\n" + "\n".join(history.log))
         raise
 
 

@@ -177,11 +177,8 @@ class History:
 
     # what may happen
 
-    def step(self) -> None:
-        namespace = self.random.choice(self.namespaces)
-        lease = self.random.choice([*LEASES, None, None])
-        context = Context(namespace=namespace, lease=lease)
-        operations = [
+    def operations(self) -> list[tuple[int, Callable[[Context], None]]]:
+        return [
             (6, self.put_content), (3, self.update_content), (2, self.delete_content),
             (5, self.make_snapshot), (2, self.update_snapshot), (2, self.delete_snapshot),
             (5, self.make_image), (3, self.update_image), (2, self.delete_image),
@@ -190,6 +187,12 @@ class History:
             (2, self.container), (2, self.sandbox), (2, self.ingest), (2, self.stream),
             (4, self.move_clock), (12, self.collect), (1, self.settle), (1, self.restart),
         ]  # fmt: skip
+
+    def step(self) -> None:
+        namespace = self.random.choice(self.namespaces)
+        lease = self.random.choice([*LEASES, None, None])
+        context = Context(namespace=namespace, lease=lease)
+        operations = self.operations()
         weights = [weight for weight, _ in operations]
         operation = self.random.choices([each for _, each in operations], weights)[0]
         self.log.append(operation.__name__)
@@ -308,7 +311,7 @@ class History:
             "k",
             self.labels(on="container"),
             runtime=Runtime("r"),
-            spec=Any_("x", b"x"),
+            spec=Any_("spec", b""),
             snapshotter="native",
             snapshot_key=self.random.choice(SNAPSHOTS),
         )
