@@ -1,12 +1,13 @@
-"""Small histories told by hand: each shows one thing that a collector of this kind gets wrong. Source: gc-algorithm 9."""
+"""Small histories told by hand: each shows one thing that such a collector gets wrong. Source: gc-algorithm 9."""
 
 from __future__ import annotations
 
 import pytest
 
+from orlop.protocol.records import LeaseResource
 from orlop.storage.collection.state import Mode
 from tests.support.forest_checks import Seen
-from tests.support.histories import COND, EXPIRE, ROOT
+from tests.support.histories import COND, EXPIRE, REF, ROOT
 from tests.support.stories import (
     Story,
     condition,
@@ -282,6 +283,20 @@ def test_two_held_flat_that_refer_to_each_other(budget: float) -> None:
     assert story.snapshots("one", "two") == ["one", "two"]
 
 
+def test_a_root_is_born_to_which_others_refer_back(budget: float) -> None:
+    """B is held flat; what it refers to lives as soon as X does."""
+    story = Story(budget)
+    story.open_lease("flat", flat=True)
+    story.put("B", labels={**label("X", way="bref"), ROOT: "x"})
+    story.hold("flat", of_content("B"))
+    story.label("B", "below", labels=label("X", way="bref"))
+    story.settle()
+    story.put("X", labels={ROOT: "x"})
+    story.put("below")
+    story.settle()
+    assert story.there(["B", "below"]) == ["B", "below"]
+
+
 # conditions -------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +397,29 @@ def test_a_clock_is_set_in_the_middle_of_a_tick(budget: float, moves: tuple[int,
     story.wait(1_000)
     story.settle()
     assert story.there(range(20)) == []
+
+
+def test_nothing_is_sealed_in_the_middle_of_a_tick(budget: float) -> None:
+    """The clock is set back, so an image is a root again, which is found out after many others."""
+    story = Story(budget)
+    story.open_lease("flat", flat=True)
+    for n in range(20):
+        story.image(f"a{n}", labels={EXPIRE: story.at(10)})
+    story.image("keeper", labels={f"{REF}image.{n}": f"a{n}" for n in range(20)})
+    story.put("A")
+    story.image("i", "A", {EXPIRE: story.at(11)})
+    story.hold("flat", LeaseResource("i", "images"))
+    story.open_lease("lease")
+    story.hold("lease", of_content("A"))
+    story.settle()
+    story.wait(20)
+    story.settle()
+    assert story.there("A") == ["A"]
+    story.end_lease("lease")
+    story.until(lambda clock: clock.current)
+    story.wait(-20)
+    story.settle()
+    assert story.there("A") == ["A"]
 
 
 # crashes ----------------------------------------------------------------------------------------------------

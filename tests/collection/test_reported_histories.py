@@ -173,7 +173,25 @@ def test_a_reference_to_what_was_held_flat_and_is_sealed(budget: int) -> None:
     assert story.there("AB") == []
 
 
-@pytest.mark.xfail(reason="leases that are sealed are left when their namespace goes", strict=True, raises=OverflowError)
+@pytest.mark.xfail(reason="a new entry for the variant that is not sealed itself wakes what is no more", strict=True)
+@BUDGETS
+def test_a_flat_entry_for_what_was_held_and_is_sealed(budget: int) -> None:
+    story = Story(budget)
+    story.open_lease("lease")
+    story.put("A")
+    story.hold("lease", of_content("A"))
+    story.open_lease("flat", flat=True)
+    story.settle()
+    story.end_lease("lease")
+    story.until_sealed()
+    assert story.there("A") == []
+    story.hold("flat", of_content("A"))
+    assert story.there("A") == []
+
+
+@pytest.mark.xfail(
+    reason="leases that are sealed are left when their namespace goes", strict=True, raises=OverflowError
+)
 @BUDGETS
 def test_a_namespace_goes_whose_leases_are_sealed(budget: int) -> None:
     story = Story(budget)
@@ -215,7 +233,8 @@ def test_a_round_that_is_to_be_closed_is_work(budget: int) -> None:
 
 
 @pytest.mark.xfail(reason="what goes with a record is not counted as cost", strict=True)
-def test_many_records_with_long_names_go(budget: int = 256) -> None:
+@pytest.mark.parametrize("budget", [256])
+def test_many_records_with_long_names_go(budget: int) -> None:
     """More bytes than a transaction takes; the collector would never get any further."""
     story = Story(budget, check=False)
     story.namespace = "n" * 76

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from orlop.storage import lease_entries, tables
+from orlop.storage import lease_entries
 from orlop.storage.collection import alive, changes, clock, collector, removing, settling, steps
 from orlop.storage.collection.forest import Forest
 
@@ -57,7 +57,9 @@ RULES: dict[str, list[Edit]] = {
         Edit(changes, "_is_plain", "is not None:\n        return False", "is not None:\n        pass")
     ],
     "what is absent is told to those that refer back to it": [
-        Edit(changes, "_is_plain", "return target.flat or not await forest.back_referrers(target, b\"\", 1)", "return True")
+        Edit(
+            changes, "_is_plain", 'return target.flat or not await forest.back_referrers(target, b"", 1)', "return True"
+        )
     ],
     "a new edge lets a suspect look again": [
         Edit(changes, "_conducts", "await forest.look_again(state)\n        return", "return")
@@ -81,16 +83,19 @@ RULES: dict[str, list[Edit]] = {
         Edit(
             changes,
             "edge_added",
-            "await _conducts(forest, Vertex(owner.namespace, out.kind, out.name), owner, Link(_BACK, out.kind, out.name))",
-            "pass",
+            "await _conducts(forest, Vertex(owner.namespace, out.kind, out.name), owner, Link(_BACK",
+            "(lambda *_: None)(Link(_BACK",
         )
     ],
     "an entry that goes is lost": [
-        Edit(changes, "edge_removed", "await _lost(forest, target._replace(flat=out.value == b\"F\"), link)", "pass")
+        Edit(changes, "edge_removed", 'await _lost(forest, target._replace(flat=out.value == b"F"), link)', "pass")
     ],
     "an entry that comes conducts": [
         Edit(
-            changes, "edge_added", "await _conducts(forest, owner, target._replace(flat=out.value == b\"F\"), link)", "pass"
+            changes,
+            "edge_added",
+            'await _conducts(forest, owner, target._replace(flat=out.value == b"F"), link)',
+            "pass",
         )
     ],
     "an entry of another flatness replaces": [
@@ -104,16 +109,18 @@ RULES: dict[str, list[Edit]] = {
     # records that come and go
     "a root that is born is anchored": [Edit(changes, "_born", "await forest.put_state(vertex, State(ROOT))", "pass")],
     "a root that is born tells those that refer back to it": [
-        Edit(changes, "_born", "if state == IDLE and not await forest.back_referrers(vertex, b\"\", 1):", "if state == IDLE:")
+        Edit(
+            changes,
+            "_born",
+            'if state == IDLE and not await forest.back_referrers(vertex, b"", 1):',
+            "if state == IDLE:",
+        )
     ],
     "a root that is born is rescued when it was condemned": [
         Edit(changes, "_born", "else:\n            await forest.wake(vertex, state)", "else:\n            pass")
     ],
     "what is born is found dead, if nothing refers to it": [
         Edit(changes, "_settle_newborn", "await forest.condemn(vertex, normal)", "pass")
-    ],
-    "what is born of others' references is looked at": [
-        Edit(changes, "_settle_newborn", "await forest.wake(vertex, normal)", "await forest.condemn(vertex, normal)")
     ],
     "a root that is deleted is a suspect": [Edit(changes, "_deleted", "await forest.suspect(vertex, state)", "pass")],
     "who loses his root reason is a suspect": [
@@ -129,7 +136,12 @@ RULES: dict[str, list[Edit]] = {
     ],
     "a window that moved wakes": [Edit(changes, "_window_moved", "await forest.wake(snapshot, state)", "pass")],
     "a window that moved switches at other instants": [
-        Edit(changes, "_window_moved", "if await set_windows(forest, snapshot, used_at(record), b\"\", _MOST_WINDOWS):", "if 0:")
+        Edit(
+            changes,
+            "_window_moved",
+            'if await set_windows(forest, snapshot, used_at(record), b"", _MOST_WINDOWS):',
+            "if 0:",
+        )
     ],
     "a condition has its instants": [Edit(changes, "edge_added", "set_window(forest, target, at)", "pass")],
     "an expiry has its instant": [Edit(changes, "_set_alarm", "if new is not None:", "if False:")],
@@ -138,7 +150,12 @@ RULES: dict[str, list[Edit]] = {
     "an instant lets a suspect look again": [Edit(clock, "_switched", "await forest.look_again(state)", "pass")],
     "an instant wakes": [Edit(clock, "_switched", "await forest.wake(vertex, state)", "pass")],
     "instants are not consumed": [
-        Edit(clock, "_switched", "if vertex.kind is Kind.SNAPSHOT and not await _is_bound(forest, vertex, at):", "if True:")
+        Edit(
+            clock,
+            "_switched",
+            "if vertex.kind is Kind.SNAPSHOT and not await _is_bound(forest, vertex, at):",
+            "if True:",
+        )
     ],
     "a clock that is set back crosses instants": [
         Edit(clock, "tick", "sorted((forest.clock.time, now))", "(forest.clock.time, max(now, forest.clock.time))")
@@ -215,42 +232,27 @@ RULES: dict[str, list[Edit]] = {
         Edit(steps, "examine", "assert other is not None\n                saw = True", "assert other is not None"),
         Edit(steps, "examine", "if not saw and (await forest.state(edge.source)).witness is not None:", "if False:"),
     ],
-    "an anchored source is seen": [
-        Edit(
-            steps,
-            "examine",
-            "if not saw and (await forest.state(edge.source)).witness is not None:",
-            "if False:",
-        )
-    ],
     "who saw something is looked at again": [Edit(steps, "_detach", "if item.saw:", "if False:")],
     "who saw nothing is condemned, the others wait": [Edit(steps, "_detach", "if item.saw:", "if not item.saw:")],
     "who is detached makes suspects of his children": [
         Edit(steps, "_detach", "await forest.suspect(target, theirs)", "pass")
     ],
-    "a step that goes on asks no other suspect": [
-        Edit(steps, "examine", "resumed = bool(item.cursor) or item.saw", "resumed = False"),
-        Edit(steps, "examine", "forest.set_clock(climb=None)\n        resumed = True", "forest.set_clock(climb=None)"),
-    ],
     "behind a long climb the look goes on": [
         Edit(steps, "examine", "cursor=edge.cursor, saw=True", "cursor=item.cursor, saw=True"),
     ],
-    "a long climb comes to its end": [
-        Edit(steps, "examine", "if reached is _Reached.LATER:\n                return", "if 0:\n                return")
-    ],
-    "a look in parts goes on where it was": [
+    "a look in parts remembers what it saw": [
         Edit(
             steps,
             "examine",
-            "if forest.spent:\n                forest.rewrite(state, msgspec.structs.replace(item, cursor=edge.cursor, saw=saw))",
-            "if forest.spent:\n                forest.rewrite(state, msgspec.structs.replace(item, cursor=edge.cursor))",
+            "cursor=edge.cursor, saw=saw",
+            "cursor=edge.cursor",
         )
     ],
     "a suspect whose look has gone on is reset": [
         Edit(
             Forest,
             "look_again",
-            "self.rewrite(state, msgspec.structs.replace(item, cursor=b\"\", hint=hint or item.hint))",
+            'self.rewrite(state, msgspec.structs.replace(item, cursor=b"", hint=hint or item.hint))',
             "pass",
         )
     ],
@@ -274,10 +276,10 @@ RULES: dict[str, list[Edit]] = {
     ],
     "who is rescued tells others": [Edit(steps, "_rescue", "await forest.ask_for_push(vertex, anchored)", "pass")],
     "others are those that refer back, too": [
-        Edit(steps, "_successors", "found += [(b\"f\" + at, link, back)", "[(b\"f\" + at, link, back)")
+        Edit(steps, "_successors", 'found += [(b"f" + at, link, back)', '[(b"f" + at, link, back)')
     ],
     "others are entries of leases, too": [
-        Edit(steps, "_successors", "if isinstance(record, Lease):\n            cursor = b\"z\"", "pass")
+        Edit(steps, "_successors", 'if isinstance(record, Lease):\n            cursor = b"z"', "pass")
     ],
     "others are flat, too": [
         Edit(steps, "_successors", "(not flat or (out.edge == _BUILT_IN and kind in FLAT_KINDS))", "not flat")
@@ -308,16 +310,16 @@ RULES: dict[str, list[Edit]] = {
         Edit(
             Forest,
             "in_edges",
-            "if flat != (edge == _ENTRY and value[:1] == b\"F\") and not (",
-            "if not flat and (edge == _ENTRY and value[:1] == b\"F\") and not (",
+            'if flat != (edge == _ENTRY and value[:1] == b"F") and not (',
+            'if not flat and (edge == _ENTRY and value[:1] == b"F") and not (',
         )
     ],
     "flat entries keep nothing else": [
         Edit(
             Forest,
             "in_edges",
-            "if flat != (edge == _ENTRY and value[:1] == b\"F\") and not (",
-            "if flat and not (edge == _ENTRY and value[:1] == b\"F\") and not (",
+            'if flat != (edge == _ENTRY and value[:1] == b"F") and not (',
+            'if flat and not (edge == _ENTRY and value[:1] == b"F") and not (',
         )
     ],
     # the sweep, and what is sealed
@@ -325,17 +327,29 @@ RULES: dict[str, list[Edit]] = {
         Edit(steps, "sweep", "if (await forest.states(vertex))[not vertex.flat] != IDLE:", "if False:")
     ],
     "what is sealed is no more": [
-        Edit(Forest, "is_doomed", "return state.phase == Phase.SWEEP and state.round in self.clock.sealed", "return False")
+        Edit(
+            Forest,
+            "is_doomed",
+            "return state.phase == Phase.SWEEP and state.round in self.clock.sealed",
+            "return False",
+        )
     ],
     "a new edge buries what is sealed": [Edit(changes, "_conducts", "if forest.is_doomed(state):", "if False:")],
     "a condition does not wake what is sealed": [
-        Edit(changes, "edge_added", "if used is None or forest.is_doomed(await forest.state(target)):", "if used is None:")
+        Edit(
+            changes,
+            "edge_added",
+            "if used is None or forest.is_doomed(await forest.state(target)):",
+            "if used is None:",
+        )
     ],
     "a rescue buries what is sealed": [Edit(steps, "push", "if forest.is_doomed(theirs):", "if False:")],
     "an instant buries what is sealed": [Edit(clock, "_switched", "if forest.is_doomed(state):", "if False:")],
     "both variants are buried": [Edit(removing, "bury", "if forest.is_doomed(other):", "if False:")],
     "what lives by its other variant is not buried": [Edit(removing, "bury", "if other == IDLE:", "if True:")],
-    "what is in the way of a new record is buried": [Edit(changes, "make_way", "await bury_both(forest, vertex)", "pass")],
+    "what is in the way of a new record is buried": [
+        Edit(changes, "make_way", "await bury_both(forest, vertex)", "pass")
+    ],
     "what is alive does not make way": [
         Edit(changes, "make_way", "return False\n    if normal == flat", "continue\n    if normal == flat")
     ],

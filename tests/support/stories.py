@@ -51,9 +51,7 @@ def condition(snapshot: str, bound: str) -> dict[str, str]:
 class Story:
     """One store. Whatever is done is checked at once, and what was sealed with it; `check` False: at rest only."""
 
-    def __init__(
-        self, budget: float = 8, *, grace_ns: int = 0, check: bool = True, most_steps: int = 2_000
-    ) -> None:
+    def __init__(self, budget: float = 8, *, grace_ns: int = 0, check: bool = True, most_steps: int = 2_000) -> None:
         self.world = World(grace_ns=grace_ns)
         self.budget = budget
         self.checking = check
@@ -148,7 +146,14 @@ class Story:
         self.run(snapshot_plans.update, m.UpdateSnapshot(key, {**used, **(labels or {})}, ["labels"], "native"))
 
     def container(self, name: str, snapshot: str = "", labels: dict[str, str] | None = None) -> None:
-        record = Container(name, labels or {}, runtime=Runtime("r"), spec=Any_("spec", b""), snapshotter="native", snapshot_key=snapshot)
+        record = Container(
+            name,
+            labels or {},
+            runtime=Runtime("r"),
+            spec=Any_("spec", b""),
+            snapshotter="native",
+            snapshot_key=snapshot,
+        )
         self.run(containers.create, m.CreateContainer(record))
 
     def remove_container(self, name: str) -> None:
