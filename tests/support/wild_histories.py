@@ -15,7 +15,8 @@ from orlop.protocol.records import Descriptor, Usage
 from orlop.storage.blobs.sharing import Sharing
 from orlop.storage.engine import Transaction
 from orlop.storage.tables import INGESTS
-from tests.support.histories import BLOBS, DIGESTS, FLAT, LEASES, STREAM_NAMES, STREAMS, History
+from tests.support.forest_checks import Seen, check_seal
+from tests.support.histories import BLOBS, DIGESTS, FLAT, LEASES, REF, STREAM_NAMES, STREAMS, History
 from tests.support.histories import IMAGES as IMAGE_NAMES
 from tests.support.histories import INGESTS as REFS
 from tests.support.histories import SNAPSHOTS as KEYS
@@ -30,8 +31,11 @@ class _GivenUp(Exception):
 
 
 class WildHistory(History):
-    def __init__(self, seed: int, **options: Any) -> None:
+    """`rings`: more of what is referred to from below and from several sides at once."""
+
+    def __init__(self, seed: int, *, rings: bool = False, **options: Any) -> None:
         super().__init__(seed, **options)
+        self.rings = rings
         self.batched: list[Asked] | None = None
         self.budget = self.random.choice([1, 4, 8, 16, 24, 48, 256, float("inf")])
 
@@ -40,6 +44,7 @@ class WildHistory(History):
             *((weight, each) for weight, each in super().operations() if each.__name__ not in ("settle", "collect")),
             (20, self.collect), (1, self.settle), (4, self.batch), (4, self.replace), (3, self.let_all_go),
             (4, self.refer_to_each_other), (2, self.commit_ingest), (1, self.adopt), (1, self.empty_namespace),
+            *([(14, self.ring), (6, self.cut)] if self.rings else []),
         ]  # fmt: skip
 
     def digest(self) -> str:
@@ -129,6 +134,48 @@ class WildHistory(History):
             labels = {**self.labels(on="content"), "containerd.io/gc.ref.content.ring": other}
             self.run(content.update, m.UpdateContent(one, labels, ["labels"]), context)
 
+    def ring(self, context: Context) -> None:
+        """Content that refers to each other, all of it or some held by a lease and by images."""
+        name = self.random.choice(LEASES)
+        held = Context(namespace=context.namespace, lease=name)
+        some = self.random.sample(range(len(DIGESTS)), self.random.randint(2, 4))
+        self._try(leases.create, m.CreateLease(name, {}), context)
+        for n in some:
+            others = self.random.sample(some, self.random.randint(1, 2))
+            labels = {f"{REF}content.{at}": DIGESTS[other] for at, other in enumerate(others)}
+            self._try(content.put, m.PutContent(BLOBS[n]), held)
+            self._try(content.update, m.UpdateContent(DIGESTS[n], labels, ["labels"]), context)
+            if self.random.random() < 0.4:
+                image = m.CreateImage(self.random.choice(IMAGE_NAMES), Descriptor("x", DIGESTS[n], 1))
+                self._try(images.create, image, context)
+            if self.random.random() < 0.3:
+                self.watched()
+        for _ in range(self.random.randrange(4)):
+            self.watched()
+        self._try(leases.delete, m.DeleteLease(name), context)
+        for _ in range(self.random.randrange(4)):
+            self.watched()
+
+    def cut(self, context: Context) -> None:
+        """Labels and images go one by one while the collector is at it."""
+        for _ in range(self.random.randint(1, 4)):
+            self._try(images.delete, m.DeleteImage(self.random.choice(IMAGE_NAMES)), context)
+            self.watched()
+            request = m.UpdateContent(self.random.choice(DIGESTS), self.labels(on="content"), ["labels"])
+            self._try(content.update, request, context)
+
+    def watched(self) -> None:
+        """A step of the collector between what clients do."""
+        before = Seen(self.world)
+        self.world.collect(self.budget, most_steps=1)
+        check_seal(before, Seen(self.world))
+
+    def _try(self, plan: Callable[..., Awaitable[Any]], request: Any, context: Context) -> None:
+        try:
+            self.run(plan, request, context)
+        except OrlopError as error:
+            self.log.append(f"  refused: {error}")
+
     def commit_ingest(self, context: Context) -> None:
         ref, n = self.random.choice(REFS), self.random.randrange(len(BLOBS))
         labels = self.labels(on="content")
@@ -163,10 +210,7 @@ class WildHistory(History):
             (namespaces.delete, m.DeleteNamespace(name)),
         ]
         for plan, request in gone:
-            try:
-                self.run(plan, request, Context(namespace=name))
-            except OrlopError as error:
-                self.log.append(f"  refused: {error}")
+            self._try(plan, request, Context(namespace=name))
 
     async def drop_stream(self, txn: Transaction, name: str, context: Context) -> None:
         await STREAMS.remove(txn, context.namespace or "", name)
