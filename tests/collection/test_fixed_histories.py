@@ -51,7 +51,7 @@ def partly_examined(budget: float, used: float) -> Story:
     """The snapshot s lost its lease; the look for another witness has passed a condition that did not hold."""
     story = Story(budget)
     story.open_lease("lease")
-    referrers = [f"d{n}" for n in range(24)]
+    referrers = [f"d{n}" for n in range(10)]
     for each in referrers:
         story.put(each, labels=snapshot_label("s"))
         story.hold("lease", of_content(each))
