@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Final
 
@@ -36,6 +36,9 @@ _DEEPEST: Final = 1_000
 _STEPS_A_SLICE: Final = 50
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 _BUILT_IN: Final = {Kind.IMAGE: "target", Kind.SNAPSHOT: "parent", Kind.CONTAINER: "snapshot", Kind.INGEST: "adopts"}
+
+
+_Above = AsyncGenerator[tuple[Vertex, Reason], None]
 
 
 class Explainer:
@@ -108,13 +111,20 @@ class _Search:
         for variant in (vertex, vertex._replace(flat=True)):
             if not variant.flat or vertex.kind in FLAT_KINDS:
                 await self._up(variant, [Reason(_word(vertex.kind), vertex.name)], {variant})
-        state_now = Kept.ALIVE if self.paths else Kept.SUSPECT
+        state_now = Kept.ALIVE if self.paths or normal.anchored or flat.anchored else Kept.SUSPECT
         return msgspec.structs.replace(about, state=state_now, paths=self.paths, more=self.more)
 
     async def _up(self, start: Vertex, path: list[Reason], on_path: set[Vertex]) -> None:
         """Iterative: chains may be long."""
-        stack: list[tuple[Vertex, AsyncIterator[tuple[Vertex, Reason]]]] = [(start, self._above(start))]
+        stack: list[tuple[Vertex, _Above]] = [(start, self._above(start))]
         self._end_at_root(start, path)
+        try:
+            await self._walk(stack, path, on_path)
+        finally:
+            for _, above in stack:
+                await above.aclose()
+
+    async def _walk(self, stack: list[tuple[Vertex, _Above]], path: list[Reason], on_path: set[Vertex]) -> None:
         while stack and not self.more:
             vertex, above = stack[-1]
             try:
@@ -146,7 +156,7 @@ class _Search:
             return
         self.paths.append([Reason("root", root, ""), *path] if root else list(path))
 
-    async def _above(self, vertex: Vertex) -> AsyncIterator[tuple[Vertex, Reason]]:
+    async def _above(self, vertex: Vertex) -> _Above:
         """Those that keep it and live themselves."""
         cursor = b""
         while page := self._scratch.transact(partial(_sources, vertex=vertex, cursor=cursor)):

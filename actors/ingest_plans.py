@@ -41,6 +41,7 @@ async def abort(txn: Transaction, request: AbortIngest, context: Context) -> Emp
     record = await INGESTS.remove(txn, namespace, request.ref)
     await leave_lease(txn, namespace, context.lease, LeaseResource(request.ref, "ingests"))
     await ledger.drop_ingest_files(txn, record)
+    txn.made_garbage()
     return Empty()
 
 

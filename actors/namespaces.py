@@ -25,7 +25,7 @@ from ..protocol.messages import (
 from ..protocol.records import Namespace, NamespaceCreate, NamespaceDelete, NamespaceUpdate
 from ..storage import tables
 from ..storage.engine import Engine, Reader, Transaction
-from ..storage.leftovers import drop_leftovers
+from ..storage.leftovers import drop_dead, drop_leftovers
 from .actor import Plan
 
 __all__ = ["PLANS", "get", "list_page"]
@@ -57,6 +57,7 @@ async def update(txn: Transaction, request: UpdateNamespace, _: Context) -> Name
 async def delete(txn: Transaction, request: DeleteNamespace, _: Context) -> Empty:
     """Only when empty. Leases and ingests do not count, and vanish with it."""
     name = request.name
+    await drop_dead(txn, name)
     left = await _occupants(txn, name)
     if left:
         raise FailedPrecondition(

@@ -28,6 +28,7 @@ from ..protocol.records import (
     Usage,
 )
 from ..storage import snapshots
+from ..storage.collection.changes import bury_if_dead
 from ..storage.collection.objects import drop_snapshot
 from ..storage.engine import Reader, Transaction
 from ..storage.lease_entries import join_lease, leave_lease
@@ -46,6 +47,9 @@ class Announced(NamedTuple):
 
 
 _KINDS: Final = {PrepareSnapshot: SnapshotKind.ACTIVE, ViewSnapshot: SnapshotKind.VIEW}
+
+
+_MOST_CHILDREN: Final = 100
 
 
 def record_name(snapshotter: str, key: str) -> str:
@@ -108,7 +112,10 @@ async def _taken(txn: Transaction, request: PrepareSnapshot | ViewSnapshot, cont
     """The label's target first, then the key: either is leased to the caller. Source: spec snapshots 6.1, 7.1."""
     namespace, snapshotter = context.namespace or "", request.snapshotter
     for name in (request.labels.get(SNAPSHOT_REF, ""), request.key):
-        if name and await SNAPSHOTS.find(txn, namespace, record_name(snapshotter, name)) is not None:
+        full = record_name(snapshotter, name)
+        if not name or await SNAPSHOTS.find(txn, namespace, full) is None:
+            continue
+        if name != request.key or not await bury_if_dead(txn, namespace, SNAPSHOTS.node, full):
             await keep(txn, context, snapshotter, name)
             return Rejected(AlreadyExists(f"snapshot {quote(name)}"))
     return None
@@ -211,9 +218,10 @@ async def delete(txn: Transaction, request: DeleteSnapshot, context: Context) ->
     """The files are the collector's. Source: spec snapshots 2.8 and 6.6."""
     namespace, name = context.namespace or "", record_name(request.snapshotter, request.key)
     await SNAPSHOTS.get(txn, namespace, name)
-    children = await snapshots.children(txn, namespace, name, 1)
-    if children:
-        child = children[0].partition("/")[2]
+    for each in await snapshots.children(txn, namespace, name, _MOST_CHILDREN):
+        if await SNAPSHOTS.find(txn, namespace, each) is None:
+            continue  # it is no more, only not swept
+        child = each.partition("/")[2]
         raise FailedPrecondition(
             f"cannot remove snapshot {quote(request.key)}: {quote(child)} stands on it", hint="remove that first"
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..protocol.errors import FailedPrecondition, NotFound
+from ..protocol.errors import AlreadyExists, FailedPrecondition, NotFound
 from ..protocol.identifiers import quote
 from ..protocol.labels import GC_ROOT
 from ..protocol.messages import Context, Undelete, Undeleted
@@ -26,11 +26,15 @@ __all__ = ["PLANS"]
 async def undelete(txn: Transaction, request: Undelete, context: Context) -> Undeleted:
     """An image comes back as it was; a blob or snapshot gets a root label, for something has to keep it."""
     namespace, name = context.namespace or "", request.name
+    deleted = await find_deleted(txn, namespace, name)
+    if deleted is not None and await IMAGES.find(txn, namespace, name) is not None:
+        raise AlreadyExists(
+            f"image {quote(name)}", hint="the one that was deleted can come back when this name is free"
+        )
     for table in (CONTENT, SNAPSHOTS, IMAGES):
         record = await table.find(txn, namespace, name)
         if record is not None:
             return await _keep(txn, namespace, name, table, record)
-    deleted = await find_deleted(txn, namespace, name)
     if deleted is None:
         raise NotFound(
             f"condemned or deleted object {quote(name)}",

@@ -89,6 +89,14 @@ class Transaction(Reader, Protocol):
     urgent: bool
     """What this transaction releases is collected before anything else: somebody waits for it."""
 
+    @property
+    def byte_count(self) -> int:
+        """Bytes that it has written so far."""
+
+    @property
+    def write_count(self) -> int:
+        """Keys that it has written so far."""
+
     quiet: bool
     """A transaction of the store's own, which counts for none of the collector's thresholds."""
 

@@ -92,6 +92,7 @@ async def end_lease(txn: Transaction, namespace: str, lease_id: str, inline: int
 async def flatness_changed(txn: Transaction, namespace: str, lease: Lease) -> None:
     """A lease keeps its entries otherwise than before."""
     await owe(txn, OwedEntries(namespace, lease.id, entries_prefix(namespace, lease)))
+    txn.made_garbage()
 
 
 async def page_entries(

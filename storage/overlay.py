@@ -149,6 +149,10 @@ class OverlayTransaction:
     def byte_count(self) -> int:
         return self._bytes
 
+    @property
+    def write_count(self) -> int:
+        return len(self.writes)
+
     async def get(self, key: bytes) -> bytes | None:
         if key in self.writes:
             return self.writes[key]

@@ -332,7 +332,7 @@ async def next_generation(txn: Transaction) -> int:
 
 async def _count(txn: Transaction, namespace: str, kind: bytes, change: int) -> None:
     key = keys.count(namespace, kind)
-    txn.put(key, keys.number(_number(await txn.get(key)) + change))
+    txn.put(key, keys.number(max(0, _number(await txn.get(key)) + change)))
 
 
 def _number(value: bytes | None) -> int:

@@ -72,7 +72,11 @@ def _print_collection(done: m.Collection) -> None:
 @json_option
 @click.pass_obj
 def status(session: Session, as_json: bool) -> None:
-    """What the collector does and waits for."""
+    """What the collector does and waits for.
+
+    \b
+    orlop gc status --json
+    """
 
     async def run(store: Store) -> None:
         found = await store.collector()
@@ -198,6 +202,9 @@ def undelete(session: Session, name: str, as_json: bool) -> None:
     """Bring back what waits in the bin: a deleted image as it was, a condemned blob or snapshot with a root label.
 
     How long things wait there is gc.grace_s in the server's configuration; without it nothing does.
+
+    \b
+    orlop undelete docker.io/library/redis:latest
     """
 
     async def run(store: Store) -> None:
@@ -218,6 +225,9 @@ def df(session: Session, as_json: bool) -> None:
 
     PACKED: blobs. UNPACKED: snapshots. EXCLUSIVE: of both, what nobody else holds; SHARED: what others hold as well.
     RECLAIMABLE: of both, what was found dead.
+
+    \b
+    orlop df --json
     """
 
     async def run(store: Store) -> None:

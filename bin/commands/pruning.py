@@ -65,12 +65,16 @@ def prune_references(session: Session, filters: tuple[str, ...], dry_run: bool, 
     """Remove references to layers that are unpacked, so that their blobs can be collected; images stay mountable.
 
     A manifest's layers count as unpacked when its config refers to a snapshot that is there. FILTER: which manifests.
+
+    \b
+    orlop content prune references --dry-run
     """
 
     async def run(store: Store) -> None:
         removed = 0
         manifests = [info async for info in store.content.list(list(filters))]
-        labels = {info.digest: info.labels for info in manifests}
+        labels = {info.digest: info.labels async for info in store.content.list()} if filters else {}
+        labels |= {info.digest: info.labels for info in manifests}
         for info in manifests:
             layers = [key for key in info.labels if _LAYER.fullmatch(key)]
             if not layers or not await _is_unpacked(store, info.labels, labels):

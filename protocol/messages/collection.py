@@ -105,7 +105,8 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 class PlannedCollection(msgspec.Struct, frozen=True):
-    """`freed`: exactly the bytes that would be freed on disk."""
+    """`freed`: exactly the bytes of blobs and committed snapshots that nobody would hold any more, as their commits
+    counted them. What open ingests and active snapshots have written is nowhere counted, and not in it."""
 
     objects: int
     blobs: int

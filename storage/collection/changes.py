@@ -16,10 +16,19 @@ from ..references import FLAT_KINDS, EdgeKind, Out, edges, expires_at, holds, is
 from .forest import Forest, condition_of, edge_key
 from .kinds import LETTERS
 from .owed import owe_edges, owe_windows
-from .removing import bury, bury_both
+from .removing import bury, bury_both, bury_gone
 from .state import IDLE, ROOT, Link, State, Vertex
 
-__all__ = ["edge_added", "edge_removed", "entry_added", "entry_removed", "make_way", "record_changed", "set_windows"]
+__all__ = [
+    "bury_if_dead",
+    "edge_added",
+    "edge_removed",
+    "entry_added",
+    "entry_removed",
+    "make_way",
+    "record_changed",
+    "set_windows",
+]
 
 INLINE_EDGES: Final = 40
 """So many edges of a record change with it; what is more is owed, and done in steps before the collector goes on."""
@@ -82,29 +91,37 @@ async def record_changed(
 async def make_way(txn: Transaction, namespace: str, kind: Kind, name: str) -> bool:
     """A record is in the way of a new one: it goes at once if it was condemned and its round is sealed, or waits in the
     bin. False: it is alive. Content is the same whoever makes it, so what waits in the bin is found there."""
+    if kind is Kind.CONTENT:
+        forest = await Forest.load(txn)
+        gone = await bury_gone(forest, Vertex(namespace, kind, name))
+        forest.save()
+        return gone
+    return await bury_if_dead(txn, namespace, kind, name)
+
+
+async def bury_if_dead(txn: Transaction, namespace: str, kind: Kind, name: str) -> bool:
+    """It goes at once if it was condemned and its round is sealed or waits in the bin. False: it may live."""
     forest = await Forest.load(txn)
     vertex = Vertex(namespace, kind, name)
-    normal, flat = await forest.states(vertex)
-    for state in (normal, flat):
-        if (
-            state != IDLE
-            and not forest.is_doomed(state)
-            and not (
-                kind is not Kind.CONTENT and state.condemned and await txn.get(keys.bin_round(state.round)) is not None
-            )
-        ):
+    states = [state for state in await forest.states(vertex) if state != IDLE]
+    for state in states:
+        in_bin = state.condemned and await txn.get(keys.bin_round(state.round)) is not None
+        if not forest.is_doomed(state) and not in_bin:
             return False
-    if normal == flat == IDLE:
-        return False
-    await bury_both(forest, vertex)
-    forest.save()
-    return True
+    if states:
+        await bury_both(forest, vertex)
+        forest.save()
+    return bool(states)
 
 
 async def _born(forest: Forest, vertex: Vertex, record: msgspec.Struct) -> bool:
     """Its own root reason; what refers to it already is looked at by `_settle_newborn`. What was condemned while it was
     absent is in question again: the record that is born now is not the dead one's. Returns whether it is known to
     live."""
+    for variant in (vertex, Vertex(vertex.namespace, vertex.kind, vertex.name, True)):
+        if forest.is_doomed(sealed := await forest.state(variant)):
+            await forest.forget(sealed)
+            await forest.put_state(variant, IDLE)
     state, flat = await forest.states(vertex)
     if flat.condemned:
         await forest.wake(vertex._replace(flat=True), flat)
@@ -169,8 +186,9 @@ async def edge_added(forest: Forest, owner: Vertex, out: Out) -> None:
         return
     target, link = Vertex(owner.namespace, out.kind, out.name), Link(out.edge, owner.kind, owner.name)
     if out.edge == _CONDITION:
+        await bury_gone(forest, target)
         used = used_at(await forest.record(target))
-        if used is None or forest.is_doomed(await forest.state(target)):
+        if used is None:
             return
         for at in switches_at(out.value, used):
             set_window(forest, target, at)
@@ -209,7 +227,9 @@ async def _conducts(forest: Forest, source: Vertex, target: Vertex, link: Link) 
     if state.witness is not None:
         await forest.look_again(state)
         return
-    if forest.is_doomed(state):
+    if await bury_gone(forest, target):
+        state = IDLE
+    elif forest.is_doomed(state):
         state = await bury(forest, target, state)
     if await _is_plain(forest, target):
         await forest.anchor(target, state, link)

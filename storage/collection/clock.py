@@ -13,7 +13,7 @@ from ..engine import Kind, Reader
 from ..references import EdgeKind, switches_at, used_at
 from .forest import Forest, condition_of
 from .kinds import KIND_OF, LETTERS
-from .removing import bury
+from .removing import bury, bury_gone
 from .state import ROOT, Vertex, decode_clock
 
 __all__ = ["next_instant", "tick"]
@@ -54,11 +54,10 @@ async def _switched(forest: Forest, key: bytes) -> None:
             await forest.suspect(vertex, state)
     elif state.witness is not None:
         await forest.look_again(state)
-    elif await forest.record(vertex) is not None:
+    elif await forest.record(vertex) is not None and not await bury_gone(forest, vertex):
         if forest.is_doomed(state):
-            await bury(forest, vertex, state)
-        else:
-            await forest.wake(vertex, state)
+            state = await bury(forest, vertex, state)
+        await forest.wake(vertex, state)
     if vertex.kind is Kind.SNAPSHOT and not await _is_bound(forest, vertex, at):
         forest.write(key, None)
 

@@ -107,7 +107,7 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
         await _close(forest, grace_ns)
         return True
     if clock.urgent:
-        forest.set_clock(current=clock.urgent, urgent=0)
+        forest.set_clock(current=clock.urgent, urgent=0, working=True)
         return True
     if clock.sealed:
         round_ = next((each for each in clock.sealed if each in clock.rushed), clock.sealed[0])
@@ -115,7 +115,7 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
             _end(forest, round_)
         return True
     if (await forest.extent(clock.open, Phase.SUSPECTS)).count:
-        forest.set_clock(current=clock.open)
+        forest.set_clock(current=clock.open, working=True)
         forest.set_clock(open=forest.new_round())
         return True
     if await drop_expired(forest.txn, grace_ns, _AT_ONCE):
@@ -129,6 +129,7 @@ async def _work(forest: Forest, slice_: Slice, round_: int, phase: Phase) -> boo
     found = await forest.entries(round_, phase, _AT_ONCE)
     if not found:
         return False
+    forest.set_clock(working=forest.clock.working or phase is not Phase.SWEEP)
     for sequence, item in found:
         vertex = item.vertex
         state = await forest.state(vertex)
@@ -152,7 +153,7 @@ async def _work(forest: Forest, slice_: Slice, round_: int, phase: Phase) -> boo
 async def _close(forest: Forest, grace_ns: int) -> None:
     """Nothing of the current round is in question any more."""
     round_ = forest.clock.current
-    forest.set_clock(current=0)
+    forest.set_clock(current=0, working=False)
     if not (await forest.extent(round_, Phase.SWEEP)).count:
         _end(forest, round_)
     elif grace_ns and round_ not in forest.clock.rushed:
@@ -229,6 +230,6 @@ async def has_suspects(reader: Reader) -> bool:
 async def has_work(reader: Reader) -> bool:
     """Whether an earlier run of the store left something to do."""
     clock = decode_clock(await reader.get(keys.CLOCK))
-    if clock.sealed or await has_suspects(reader) or await first_owed(reader) is not None:
+    if clock.working or clock.sealed or await has_suspects(reader) or await first_owed(reader) is not None:
         return True
     return bool(await ledger.page_unheld(reader, "", 1) or await snapshots.page_unheld_snapshots(reader, 0, 1))

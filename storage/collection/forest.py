@@ -38,6 +38,7 @@ from .state import (
 __all__ = ["Forest", "InEdge"]
 
 _SCAN_AT_ONCE: Final = 16
+_MOST_BYTES: Final = 256 * 1024  # of what one slice writes: names may be long
 _ENTRY: Final = EdgeKind.ENTRY.value
 _BUILT_IN: Final = EdgeKind.BUILT_IN.value
 _BACK: Final = EdgeKind.BACK.value
@@ -86,7 +87,7 @@ class Forest:
 
     @property
     def spent(self) -> bool:
-        return self.reads + self.writes >= self.budget
+        return self.reads + self.writes >= self.budget or self.txn.byte_count >= _MOST_BYTES
 
     def set_clock(self, **changes: object) -> None:
         self.clock = msgspec.structs.replace(self.clock, **changes)

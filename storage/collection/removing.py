@@ -6,7 +6,7 @@ from .forest import Forest
 from .kinds import remover
 from .state import IDLE, State, Vertex
 
-__all__ = ["bury", "bury_both", "remove_object"]
+__all__ = ["bury", "bury_both", "bury_gone", "remove_object"]
 
 
 async def remove_object(forest: Forest, vertex: Vertex) -> bool:
@@ -14,8 +14,9 @@ async def remove_object(forest: Forest, vertex: Vertex) -> bool:
     if await forest.record(vertex) is None:
         return False
     forest.save()
-    forest.writes += 4
+    before = forest.txn.write_count
     await remover(vertex.kind)(forest.txn, vertex.namespace, vertex.name)
+    forest.writes += forest.txn.write_count - before
     await forest.reload()
     return True
 
@@ -33,6 +34,17 @@ async def bury(forest: Forest, vertex: Vertex, state: State) -> State:
     if other == IDLE:
         await remove_object(forest, vertex)
     return IDLE
+
+
+async def bury_gone(forest: Forest, vertex: Vertex) -> bool:
+    """It goes now, if it is no more: it is not kept in either way, and in one it was sealed."""
+    states = await forest.states(vertex)
+    if not any(forest.is_doomed(each) for each in states):
+        return False
+    if not all(each == IDLE or forest.is_doomed(each) for each in states):
+        return False
+    await bury_both(forest, vertex)
+    return True
 
 
 async def bury_both(forest: Forest, vertex: Vertex) -> None:

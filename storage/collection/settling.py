@@ -61,9 +61,8 @@ async def _edges(forest: Forest, owed: OwedEdges) -> None:
         now = implied.get((edge, was.kind, name))
         key, _ = edge_key(owner.namespace, owner.kind, owner.name, was)
         present = await forest.txn.get(key)
-        if now is not None and present == edge_key(owner.namespace, owner.kind, owner.name, now)[1]:
-            continue
-        if present is not None:
+        changed = now is None or present != edge_key(owner.namespace, owner.kind, owner.name, now)[1]
+        if present is not None and changed:
             await edge_removed(forest, owner, was)
         if now is not None:
             await edge_added(forest, owner, now)

@@ -119,7 +119,9 @@ class Clock(msgspec.Struct, frozen=True, array_like=True):
     """The collector's own state. `current`: the round whose suspects and rescues are worked off; 0: none. `open` takes
     the suspicions of clients, `urgent` those for which somebody waits (0: none yet). `sealed`: rounds whose condemned
     are no more, though not all are swept. `rushed`: rounds that were urgent and are not swept. `time`: the instant
-    against which expiry and conditions are judged."""
+    against which expiry and conditions are judged; `ticking`: what has switched between two instants is still to be
+    looked at, before anything else. `working`: whether the collector has begun with the current round; else it holds
+    only what was born dead."""
 
     current: int = 0
     open: int = 1
@@ -131,6 +133,7 @@ class Clock(msgspec.Struct, frozen=True, array_like=True):
     rushed: tuple[int, ...] = ()
     climb: Climb | None = None
     ticking: tuple[bytes, bytes] | None = None
+    working: bool = False
 
 
 class Extent(msgspec.Struct, frozen=True, array_like=True):

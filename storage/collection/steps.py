@@ -18,7 +18,7 @@ from ..lease_entries import page_targets
 from ..references import FLAT_KINDS, EdgeKind, edges, is_root
 from .forest import Forest, InEdge, new_item
 from .kinds import LETTERS
-from .removing import bury, remove_object
+from .removing import bury, bury_gone, remove_object
 from .state import IDLE, ROOT, Climb, Item, Link, Mode, Phase, State, Vertex
 
 __all__ = ["examine", "push", "recheck", "sweep"]
@@ -41,8 +41,8 @@ class _Reached(Enum):
 # suspects ---------------------------------------------------------------------------------------------------
 
 
-async def examine(forest: Forest, vertex: Vertex, state: State, item: Item, depth: int = 0) -> None:
-    """Find another witness for a suspect, or take it off its old one."""
+async def examine(forest: Forest, vertex: Vertex, state: State, item: Item, asking: tuple[Vertex, ...] = ()) -> None:
+    """Find another witness for a suspect, or take it off its old one. `asking`: whose answers wait for this one."""
     if item.mode == Mode.DETACH:
         await _detach(forest, vertex, state, item)
         return
@@ -88,8 +88,8 @@ async def examine(forest: Forest, vertex: Vertex, state: State, item: Item, dept
             if reached is _Reached.SUSPECT:
                 assert other is not None
                 saw = True
-                ask = depth < _DEEPEST and not resumed and other != vertex and not forest.spent
-                if ask and await _examine_other(forest, other, depth + 1):
+                ask = len(asking) < _DEEPEST and not resumed and other != vertex and not forest.spent
+                if ask and await _examine_other(forest, other, (*asking, vertex)):
                     state = await forest.state(vertex)
                     reached, _ = await _climb(forest, vertex, edge, edge.source)
             if reached is _Reached.ROOT:
@@ -117,15 +117,17 @@ async def examine(forest: Forest, vertex: Vertex, state: State, item: Item, dept
         await _detach(forest, vertex, detaching, left)
 
 
-async def _examine_other(forest: Forest, other: Vertex, depth: int) -> bool:
+async def _examine_other(forest: Forest, other: Vertex, asking: tuple[Vertex, ...]) -> bool:
     """A suspect on the way up: its answer first. False: it is not to be had in this step."""
     state = await forest.state(other)
     if not state.suspect:
         return True
+    if other in asking or state.round != forest.clock.current:
+        return False  # it waits for us, or it is not this round's to find out
     item = await forest.item(state)
     if item.mode != Mode.SUSPECT or item.cursor or forest.clock.climb is not None:
         return False
-    await examine(forest, other, state, item, depth)
+    await examine(forest, other, state, item, asking)
     return forest.clock.climb is None
 
 
@@ -160,12 +162,15 @@ def _source(vertex: Vertex, witness: Link) -> Vertex:
 async def _detach(forest: Forest, vertex: Vertex, state: State, item: Item) -> None:
     """Whose witness it was becomes a suspect; then it waits for a rescue, or is condemned."""
     cursor = item.cursor
+    rushed = forest.clock.current in forest.clock.rushed  # somebody waits for all that this releases
     while True:
         page = await _successors(forest, vertex, cursor)
         for cursor, link, target in page:
             theirs = await forest.state(target)
             if theirs.anchored and theirs.witness == link:
                 await forest.suspect(target, theirs)
+            elif theirs.suspect and rushed and theirs.round == forest.clock.open:
+                await forest.enqueue(target, theirs, Phase.SUSPECTS, new_item(target, Mode.SUSPECT))
             if forest.spent:
                 forest.rewrite(state, msgspec.structs.replace(item, cursor=cursor))
                 return
@@ -264,7 +269,9 @@ async def push(forest: Forest, vertex: Vertex, state: State, sequence: int, item
         for cursor, link, target in page:
             theirs = await forest.state(target)
             if theirs.witness is None and await _conducts(forest, target, link):
-                if forest.is_doomed(theirs):
+                if await bury_gone(forest, target):
+                    theirs = IDLE
+                elif forest.is_doomed(theirs):
                     theirs = await bury(forest, target, theirs)
                 await forest.wake(target, theirs, link)
             if forest.spent:

@@ -1,4 +1,4 @@
-"""The graphs' store: every way in and engine, and once with all labels set afterwards."""
+"""The stores of these tests: of graphs, once with all labels set afterwards; and those whose collector rests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import COMBINATIONS, StoreMaker
+from ..support.calm import Calm, CalmMaker
 from ..support.graphs import Graph
 
 
@@ -16,3 +17,29 @@ async def graph(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     way, engine, *late = request.param
     async with StoreMaker(way, engine, tmp_path).open() as store:
         yield Graph(store, late=bool(late))
+
+
+@pytest.fixture(params=COMBINATIONS, ids=lambda pair: "-".join(pair))
+def calm_stores(request: pytest.FixtureRequest, tmp_path: Path) -> CalmMaker:
+    """Stores whose collector rests until it is asked."""
+    return CalmMaker(*request.param, tmp_path)
+
+
+@pytest.fixture
+async def calm(calm_stores: CalmMaker) -> AsyncIterator[Calm]:
+    """An empty one. Nothing waits in the bin."""
+    async with calm_stores.open() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def binned(calm_stores: CalmMaker) -> AsyncIterator[Calm]:
+    """An empty one in which what is found dead waits in the bin for an hour."""
+    async with calm_stores.open(grace_s=3600) as opened:
+        yield opened
+
+
+@pytest.fixture
+def lasting(tmp_path: Path) -> CalmMaker:
+    """Of stores that can be opened again."""
+    return CalmMaker("embedded", "leveldb", tmp_path)

@@ -17,7 +17,6 @@ from tests.support.stories import Story, condition, digest, label, of_content, o
 BUDGETS = pytest.mark.parametrize("budget", [1, 8, 64])
 
 
-@pytest.mark.xfail(reason="a nested examination comes back to the vertex that it is for", strict=True)
 @pytest.mark.parametrize("budget", [48, 64, 256])
 def test_two_suspects_that_refer_to_each_other(budget: int) -> None:
     """Both have another root each: neither may become the other's witness."""
@@ -41,7 +40,6 @@ def test_two_suspects_that_refer_to_each_other(budget: int) -> None:
     assert story.there("AB") == []
 
 
-@pytest.mark.xfail(reason="a suspect of a later round is left half detached while this one is sealed", strict=True)
 @pytest.mark.parametrize("budget", [9, 14, 20, 23])
 def test_what_hangs_on_a_suspect_of_a_later_round(budget: int) -> None:
     """V hangs on O, and O on C, which hangs on O and a root; O's witness goes while V is looked at."""
@@ -83,7 +81,6 @@ def held_flat(budget: int, bound: str = "") -> Story:
     return story
 
 
-@pytest.mark.xfail(reason="a condition on what is sealed in one variant only is passed over", strict=True)
 @BUDGETS
 def test_a_condition_on_what_is_sealed_and_held_flat(budget: int) -> None:
     story = held_flat(budget)
@@ -92,7 +89,6 @@ def test_a_condition_on_what_is_sealed_and_held_flat(budget: int) -> None:
     assert story.state(vertex_of(of_snapshot("s"))).anchored
 
 
-@pytest.mark.xfail(reason="an instant buries the one variant, and does not wake it", strict=True)
 @BUDGETS
 def test_a_window_opens_for_what_is_sealed_and_held_flat(budget: int) -> None:
     story = held_flat(budget, ">50s")
@@ -101,7 +97,6 @@ def test_a_window_opens_for_what_is_sealed_and_held_flat(budget: int) -> None:
     assert story.state(vertex_of(of_snapshot("s"))).anchored
 
 
-@pytest.mark.xfail(reason="an instant buries the one variant, and does not wake it", strict=True)
 @BUDGETS
 def test_an_expiry_comes_back_for_what_is_sealed_and_held_flat(budget: int) -> None:
     """It loses what is alive again: the image is a root, and its content goes."""
@@ -120,7 +115,6 @@ def test_an_expiry_comes_back_for_what_is_sealed_and_held_flat(budget: int) -> N
     assert story.there("A") == ["A"]
 
 
-@pytest.mark.xfail(reason="an owed edge whose key is there already tells nobody", strict=True)
 @BUDGETS
 def test_a_large_record_takes_the_place_of_a_sealed_one(budget: int) -> None:
     story = Story(budget)
@@ -136,7 +130,6 @@ def test_a_large_record_takes_the_place_of_a_sealed_one(budget: int) -> None:
     assert story.there("B") == ["B"]
 
 
-@pytest.mark.xfail(reason="what is born under a flat variant that is sealed is buried with it", strict=True)
 @BUDGETS
 def test_a_record_is_born_where_a_flat_variant_was_sealed(budget: int) -> None:
     story = Story(budget)
@@ -155,7 +148,6 @@ def test_a_record_is_born_where_a_flat_variant_was_sealed(budget: int) -> None:
     assert story.there("A") == ["A"]
 
 
-@pytest.mark.xfail(reason="a new reference to the variant that is not sealed itself wakes what is no more", strict=True)
 @BUDGETS
 def test_a_reference_to_what_was_held_flat_and_is_sealed(budget: int) -> None:
     story = Story(budget)
@@ -173,7 +165,6 @@ def test_a_reference_to_what_was_held_flat_and_is_sealed(budget: int) -> None:
     assert story.there("AB") == []
 
 
-@pytest.mark.xfail(reason="a new entry for the variant that is not sealed itself wakes what is no more", strict=True)
 @BUDGETS
 def test_a_flat_entry_for_what_was_held_and_is_sealed(budget: int) -> None:
     story = Story(budget)
@@ -189,9 +180,6 @@ def test_a_flat_entry_for_what_was_held_and_is_sealed(budget: int) -> None:
     assert story.there("A") == []
 
 
-@pytest.mark.xfail(
-    reason="leases that are sealed are left when their namespace goes", strict=True, raises=OverflowError
-)
 @BUDGETS
 def test_a_namespace_goes_whose_leases_are_sealed(budget: int) -> None:
     story = Story(budget)
@@ -203,7 +191,6 @@ def test_a_namespace_goes_whose_leases_are_sealed(budget: int) -> None:
     story.settle()
 
 
-@pytest.mark.xfail(reason="children that are sealed count", strict=True)
 @BUDGETS
 def test_a_snapshot_goes_whose_children_are_sealed(budget: int) -> None:
     story = Story(budget)
@@ -220,7 +207,6 @@ def test_a_snapshot_goes_whose_children_are_sealed(budget: int) -> None:
     assert story.snapshots("base", "top") == []
 
 
-@pytest.mark.xfail(reason="a round that is to be closed is no work", strict=True)
 @BUDGETS
 def test_a_round_that_is_to_be_closed_is_work(budget: int) -> None:
     story = Story(budget)
@@ -232,7 +218,6 @@ def test_a_round_that_is_to_be_closed_is_work(budget: int) -> None:
         story.step()
 
 
-@pytest.mark.xfail(reason="what goes with a record is not counted as cost", strict=True)
 @pytest.mark.parametrize("budget", [256])
 def test_many_records_with_long_names_go(budget: int) -> None:
     """More bytes than a transaction takes; the collector would never get any further."""
