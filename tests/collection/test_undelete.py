@@ -191,6 +191,15 @@ async def test_what_was_brought_back_is_alive(binned: Calm) -> None:
             await binned.store.undelete(name)
 
 
+async def test_what_was_brought_back_no_longer_waits(binned: Calm) -> None:
+    await made(binned.store)
+    await binned.store.images.delete("app")
+    await binned.store.undelete("app")
+    await binned.store.images.delete("app", sync=True)
+    with pytest.raises(errors.NotFound):
+        await binned.store.undelete("app")
+
+
 @pytest.mark.parametrize("name", ["none", "native/none", "sha256:" + "0" * 64, ""])
 async def test_what_never_was_is_not_found(binned: Calm, name: str) -> None:
     with pytest.raises(errors.NotFound) as error:
