@@ -252,9 +252,9 @@ async def test_what_a_chain_too_long_to_tell_keeps_is_alive(lasting: CalmMaker) 
     async with lasting.open() as calm:
         names = Names(calm.store)
         await names.image("app", "node 0")
-        for first in range(0, count, 220):
+        for first in range(0, count, 110):
             async with calm.store.transaction() as tx:
-                for number in range(first, first + 220):
+                for number in range(first, first + 110):
                     labels = {REF: names.digest(f"node {number + 1}")}
                     tx.content.put(data_of(f"node {number}"), labels=labels)
         await calm.store.collect()
