@@ -49,7 +49,8 @@ async def bury_gone(forest: Forest, vertex: Vertex) -> bool:
 
 async def bury_both(forest: Forest, vertex: Vertex) -> None:
     """Neither variant of it is alive: it goes now."""
-    for variant in (vertex, vertex._replace(flat=True)):
+    for flat in (False, True):
+        variant = vertex._replace(flat=flat)
         await forest.forget(await forest.state(variant))
         await forest.put_state(variant, IDLE)
     await remove_object(forest, vertex)
