@@ -7,32 +7,34 @@ own that looks again first, and what belongs to nothing is set aside, never dele
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
 from ..protocol.errors import OrlopError
+from ..protocol.identifiers import split_digest
 from ..protocol.messages import Check, Checked, Context, Finding, Fixed, Problem
 from ..protocol.service import Session
 from ..protocol.world import Work, World
 from ..storage import keys, snapshots
-from ..storage.audit.backends import audit_blobs, audit_holders, audit_snapshots, held_by_ingests, mend_usage
-from ..storage.audit.files import Found, list_store, mounted_snapshots, set_aside, sizes_of
+from ..storage.audit import backends, counters, folders, references, states
+from ..storage.audit.files import digest_of, list_store, mounted_snapshots, set_aside, sizes_of
 from ..storage.audit.flaw import Flaw, Page
-from ..storage.audit.references import audit_edges, audit_records, suspect_again, wake_again
+from ..storage.audit.recorded import unrecorded, waiting
 from ..storage.blobs import ledger
 from ..storage.blobs.local import LocalBlobs, disk_errors
 from ..storage.collection.collector import has_suspects
-from ..storage.collection.kinds import LETTERS
 from ..storage.collection.mark import Node, mark, read_graph
 from ..storage.collection.owed import first_owed
-from ..storage.collection.state import Vertex, decode_clock, decode_states
+from ..storage.collection.state import Vertex, decode_clock
 from ..storage.collection.walk import walk_usage
 from ..storage.engine import Reader, View
-from ..storage.tables import INGESTS, page_namespaces
+from ..storage.tables import page_namespaces
 from ..storage.usage import BytesHeld, Unit, read_usage
 from .gc import Collector
 from .removals import RemovalActor
@@ -44,9 +46,30 @@ __all__ = ["Checker"]
 log = structlog.get_logger("orlop.check")
 
 _NAMESPACES_AT_ONCE: Final = 100
-_STATES_AT_ONCE: Final = 500
+_SIZES_AT_ONCE: Final = 1000
+_UNREADABLE: Final = (OrlopError, msgspec.MsgspecError, ValueError, KeyError)
 
 Emit = Callable[[object], Awaitable[None]]
+
+# In this order: each mends what the later ones count on. The comparison with the full mark comes before them all:
+# whatever lives is known to live before anything is put in question.
+_AUDITS: Final[tuple[tuple[str, Callable[[Reader, bytes], Awaitable[Page]]], ...]] = (
+    ("records", references.audit_records),
+    ("references", partial(references.audit_edges, region=keys.EDGES)),
+    ("references", partial(references.audit_edges, region=keys.BACK_EDGES)),
+    ("", references.audit_instants),
+    ("", states.audit_states),
+    ("", counters.audit_namespaces),
+    ("", counters.audit_shareable),
+    ("", counters.audit_journal),
+    ("", backends.audit_holders),
+    ("", backends.audit_unheld),
+    ("", backends.audit_small_bytes),
+    ("", folders.audit_ids),
+    ("", folders.audit_links),
+    ("", folders.audit_snapshot_holders),
+    ("", folders.audit_unpacked),
+)
 
 
 class Checker:
@@ -69,19 +92,32 @@ class Checker:
     async def check(self, request: Check, _: Context, __: Session, emit: Emit) -> Checked:
         """See Check. Cancellation: what was mended stays so."""
         run = _Run(self._storage, self._world, self._blobs.path(""), emit, repair=request.repair)
-        await run.pages(audit_records, "records")
-        for region in (keys.EDGES, keys.BACK_EDGES):
-            await run.pages(partial(_edges_of, region=region), "references")
-        with self._storage.view() as view:
-            held = await held_by_ingests(view, await self._namespaces(view))
-        blob_files = await run.blobs(held)
-        await run.pages(audit_holders, "holders")
-        folders = await run.snapshots()
-        await self._files(run, blob_files, folders)
+        await run.pages(states.audit_queue, "")
+        compared = await self._unless_unreadable(self._compare, run)
+        for what, audit in _AUDITS:
+            await run.pages(audit, what)
+        lost = await run.lost_blobs()
+        with run.view() as view:
+            numbers = await counters.audit_numbers(view)
+        for flaw in numbers:
+            await run.tell(flaw)
+        there = await self._list()
+        for each in lost:
+            await self._bring_back(run, each, there)
+        blob_files = await run.blobs()
+        own_folders = await run.snapshots()
+        await self._files(run, blob_files, own_folders, there)
         await self._mounts(run)
-        await self._usage(run)
-        compared = await self._compare(run)
+        await self._unless_unreadable(self._usage, run)
         return run.result(compared)
+
+    async def _unless_unreadable(self, look: Callable[[_Run], Awaitable[bool]], run: _Run) -> bool:
+        """What cannot be read is told by others; without it nothing can be counted or compared."""
+        try:
+            return await look(run)
+        except _UNREADABLE as error:
+            log.warning("bytes are not counted or nothing is compared with the full mark", error=str(error))
+            return False
 
     async def compare(self) -> int:
         """Collect nothing, but compare the collector with the full mark; what differs is looked at again. Returns how
@@ -94,7 +130,7 @@ class Checker:
         await self._compare(run)
         return run.findings
 
-    async def _namespaces(self, view: View) -> list[str]:
+    async def _namespaces(self, view: Reader) -> list[str]:
         names: list[str] = []
         while True:
             page = await page_namespaces(view, names[-1] if names else "", _NAMESPACES_AT_ONCE)
@@ -102,70 +138,142 @@ class Checker:
             if len(page) < _NAMESPACES_AT_ONCE:
                 return names
 
-    async def _files(self, run: _Run, blob_files: dict[str, tuple[str, int]], folders: set[str]) -> None:
-        """Recorded files are there, with their sizes; and what is there is recorded, or waits to be removed."""
-        root, files, work = self._blobs.path(""), self._world.files, self._world.workers.run
+    async def _list(self) -> list[str]:
         with disk_errors("reading the store's folders"):
-            found: Found = await work(Work.FILES, list_store, root, files)
-        there = {*found.blobs, *found.ingests, *found.snapshots}
+            return await self._world.workers.run(Work.FILES, list_store, self._blobs.path(""), self._world.files)
+
+    async def _sizes(self, paths: list[str]) -> dict[str, int | None]:
+        """None: it is not there."""
+        sizes: dict[str, int | None] = {}
+        for at in range(0, len(paths), _SIZES_AT_ONCE):
+            some = paths[at : at + _SIZES_AT_ONCE]
+            with disk_errors("reading the store's folders"):
+                found = await self._world.workers.run(
+                    Work.FILES, sizes_of, self._blobs.path(""), some, self._world.files
+                )
+            sizes.update(zip(some, found, strict=True))
+        return sizes
+
+    async def _files(
+        self, run: _Run, blob_files: dict[str, tuple[str, int]], own_folders: set[str], there: list[str]
+    ) -> None:
+        """Recorded files are there, with their sizes; and what is there is recorded, or waits to be removed. First it
+        is seen that a file is missing, then that it is recorded even so: a file never comes after its record. And first
+        that one is not recorded, then, when queued removals are done, that it is there even so."""
         run.looked["files"] = len(there)
-        missing = [path for path in (*blob_files, *folders) if path not in there]
-        strange = [path for path in there if path not in blob_files and path not in folders]
+        sizes = await self._sizes([*blob_files, *own_folders])
+        for path, size in sizes.items():
+            digest, recorded = blob_files.get(path, ("", size))
+            if size == recorded and size is not None:
+                continue
+            with run.view() as view:
+                if await unrecorded(view, [path]):
+                    continue
+            if path in own_folders:
+                await run.tell(Flaw(Problem.FOLDER, "", "snapshot", path, "its folder is missing"))
+            elif size is None:
+                await run.blob_flaw(Problem.BYTES, digest, path, f"{path} is missing; pull or ingest it again")
+            else:
+                await run.blob_flaw(Problem.SIZE, digest, path, f"{size} bytes, recorded are {recorded}")
+        with run.view() as view:
+            strange = await unrecorded(view, [path for path in there if path not in sizes])
+        if not strange:
+            return
         await self._removals.settled()
-        sizes = dict(zip(there, await work(Work.FILES, sizes_of, root, list(there), files), strict=True))
-        for path, (digest, size) in blob_files.items():
-            if path in there and (now := sizes.get(path)) is not None and now != size:
-                await run.blob_flaw(Problem.SIZE, digest, path, f"{now} bytes, recorded are {size}")
-        for path in missing:
-            with self._storage.view() as view:
-                recorded = await _is_recorded(view, path)
-            if recorded and (await work(Work.FILES, sizes_of, root, [path], files))[0] is None:
-                if path in blob_files:
-                    await run.blob_flaw(Problem.BYTES, blob_files[path][0], path, f"{path} is missing")
-                else:
-                    await run.tell(Flaw(Problem.FOLDER, "", "snapshot", path, "its folder is missing"))
-        for path in strange:
-            with self._storage.view() as view:
-                recorded = await _is_recorded(view, path)
-            if not recorded and (await work(Work.FILES, sizes_of, root, [path], files))[0] is not None:
+        with run.view() as view:
+            queued = await waiting(view)
+        for path, size in (await self._sizes(strange)).items():
+            if size is not None and path not in queued:
                 await run.tell(Flaw(Problem.ORPHAN, "", "file", path, "belongs to nothing", quarantine=path))
 
+    async def _bring_back(self, run: _Run, lost: backends.LostBlob, there: list[str]) -> None:
+        """A blob whose record was lost: its bytes may be there even so."""
+        algorithm, encoded = split_digest(lost.digest)
+        begin = f"blobs/{algorithm}/{encoded}."
+        generation = 0 if lost.small else None
+        for path in there:
+            number = path[len(begin) :]
+            if path.startswith(begin) and number.isdecimal() and generation is None:
+                found = await self._world.workers.run(
+                    Work.FILES, digest_of, self._blobs.path(""), path, algorithm, self._world.files
+                )
+                generation = int(number) if found == encoded else None
+        detail = "it is held and its blob is not recorded"
+        if generation is None:
+            detail += ", nor are its bytes there; pull or ingest it again"
+        mend = partial(backends.restore, lost=lost, generation=generation)
+        await run.tell(Flaw(Problem.BYTES, "", "content", lost.digest, detail, mend, heals=generation is not None))
+
     async def _mounts(self, run: _Run) -> None:
-        root = self._blobs.path("")
-        shown = await self._world.workers.run(Work.FILES, mounted_snapshots, root, self._world.files)
+        """Seen as mounted, then as gone, then as mounted even so."""
+        shown = await self._mounted()
         run.looked["mounts"] = len(shown)
-        for where, snapshotter, number in shown:
-            with self._storage.view() as view:
-                known = await snapshots.find_backend(view, number) is not None or await _is_unfinished(view, number)
-            if not known:
+        with run.view() as view:
+            gone = [
+                each
+                for each in shown
+                if await view.get(keys.backend_snapshot(each[2])) is None
+                and await view.get(keys.unfinished_snapshot(each[2])) is None
+            ]
+        if not gone:
+            return
+        still = set(await self._mounted())
+        for where, snapshotter, number in gone:
+            if (where, snapshotter, number) in still:
                 detail = f"mounted at {where}; unmount it"
                 await run.tell(Flaw(Problem.MOUNT, "", "snapshot", f"{snapshotter}/{number}", detail))
 
-    async def _usage(self, run: _Run) -> None:
-        with self._storage.view() as view:
+    async def _mounted(self) -> list[tuple[str, str, int]]:
+        return await self._world.workers.run(Work.FILES, mounted_snapshots, self._blobs.path(""), self._world.files)
+
+    async def _usage(self, run: _Run) -> bool:
+        with run.view() as view:
             walked = await walk_usage(view)
+            for name in await self._namespaces(view):
+                walked.setdefault(name, BytesHeld())
             counted = {name: await read_usage(view, name) for name in walked}
         for name, held in walked.items():
             if held != counted[name]:
-                mend = partial(mend_usage, namespace=name, by=_difference(held, counted[name]))
+                mend = partial(backends.mend_usage, namespace=name, by=_difference(held, counted[name]))
                 detail = f"{counted[name]} counted, {held} there"
                 await run.tell(Flaw(Problem.USAGE, name, "namespace", name or "the store", detail, mend))
+        return True
 
     async def _compare(self, run: _Run) -> bool:
-        """With the full mark, on one view, when nothing is in question there."""
-        with self._storage.view() as view:
-            if await has_suspects(view) or await first_owed(view) is not None:
+        """With the full mark, on one view, when nothing is in question there. A repair wakes what lives in any case."""
+        flaws: list[Flaw] = []
+        with run.view() as view:
+            at_rest = not await has_suspects(view) and await first_owed(view) is None
+            if not at_rest and not run.repair:
                 return False
             time = decode_clock(await view.get(keys.CLOCK)).time
             for namespace in await self._namespaces(view):
                 graph = await read_graph(view, namespace, time, trio.lowlevel.checkpoint)
                 marked = await mark(graph, time, trio.lowlevel.checkpoint)
-                anchored = await _anchored(view, namespace)
-                for node in marked - anchored:
-                    await run.tell(_disagree(namespace, node, "alive, and not known to be", alive=True))
-                for node in anchored - marked:
-                    await run.tell(_disagree(namespace, node, "dead, and not known to be", alive=False))
-        return True
+                if not at_rest:
+                    for node in await states.unaware(view, namespace, marked):
+                        await self._storage.transact(partial(states.wake_again, vertex=Vertex(namespace, *node)))
+                    continue
+                anchored = await states.anchored(view, namespace)
+                flaws += [_disagree(namespace, node, alive=True) for node in marked - anchored.keys()]
+                flaws += [_disagree(namespace, node, alive=False) for node in anchored.keys() - marked]
+                circles = await states.loops(anchored, trio.lowlevel.checkpoint)
+                flaws += [_in_circles(namespace, node) for node in circles if node in marked]
+        for flaw in flaws:
+            await run.tell(flaw)
+        return at_rest
+
+
+class _Look:
+    """A view from which long looks are taken: others get their turn in between."""
+
+    def __init__(self, view: View) -> None:
+        self.get = view.get
+        self._view = view
+
+    async def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        await trio.lowlevel.checkpoint()
+        return await self._view.scan(start, stop, limit)
 
 
 class _Run:
@@ -176,27 +284,32 @@ class _Run:
         self._world = world
         self._root = root
         self._emit = emit
-        self._repair = repair
-        self.looked = dict.fromkeys(("records", "references", "blobs", "holders", "snapshots", "files", "mounts"), 0)
+        self.repair = repair
+        self.looked = dict.fromkeys(("records", "references", "blobs", "snapshots", "files", "mounts", ""), 0)
         self.findings = self._fixed = 0
+
+    @contextmanager
+    def view(self) -> Iterator[Reader]:
+        with self._storage.view() as view:
+            yield _Look(view)
 
     async def pages(self, audit: Callable[[Reader, bytes], Awaitable[Page]], what: str) -> None:
         after = b""
         while True:
-            with self._storage.view() as view:
+            with self.view() as view:
                 page = await audit(view, after)
             await self._page(page, what)
             after = page.next
             if not after:
                 return
 
-    async def blobs(self, held: dict[str, int]) -> dict[str, tuple[str, int]]:
+    async def blobs(self) -> dict[str, tuple[str, int]]:
         """Paths of blobs' files, with digest and size."""
         expected: dict[str, tuple[str, int]] = {}
         after = b""
         while True:
-            with self._storage.view() as view:
-                found = await audit_blobs(view, after, held)
+            with self.view() as view:
+                found = await backends.audit_blobs(view, after)
             await self._page(found.page, "blobs")
             for digest, generation, size in found.files:
                 expected[ledger.blob_path(digest, generation)] = digest, size
@@ -204,18 +317,36 @@ class _Run:
             if not after:
                 return expected
 
-    async def snapshots(self) -> set[str]:
-        """Folders that must be there."""
-        expected: set[str] = set()
+    async def lost_blobs(self) -> list[backends.LostBlob]:
+        lost: dict[str, backends.LostBlob] = {}
         after = b""
         while True:
-            with self._storage.view() as view:
-                found = await audit_snapshots(view, after)
-            await self._page(found.page, "snapshots")
-            expected |= {snapshots.folder_of(snapshotter, number) for snapshotter, number in found.folders}
-            after = found.page.next
+            with self.view() as view:
+                found, after = await backends.find_lost(view, after)
+            lost.update((each.digest, each) for each in found)
             if not after:
-                return expected
+                return list(lost.values())
+
+    async def snapshots(self) -> set[str]:
+        """Folders that must be there. All on one view: children are counted on it."""
+        expected: set[str] = set()
+        pages: list[Page] = []
+        after = b""
+        with self.view() as view:
+            try:
+                children = await folders.count_children(view)
+            except _UNREADABLE:
+                children = None
+            while True:
+                found = await folders.audit_backends(view, after, children)
+                pages.append(found.page)
+                expected |= {snapshots.folder_of(snapshotter, number) for snapshotter, number in found.folders}
+                after = found.page.next
+                if not after:
+                    break
+        for page in pages:
+            await self._page(page, "snapshots")
+        return expected
 
     async def _page(self, page: Page, what: str) -> None:
         self.looked[what] += page.looked
@@ -224,16 +355,12 @@ class _Run:
         await trio.lowlevel.checkpoint()
 
     async def blob_flaw(self, problem: Problem, digest: str, path: str, detail: str) -> None:
-        generation = int(path.rpartition(".")[2])
-
-        async def damage(txn: object) -> None:
-            await ledger.mark_damaged(txn, digest, generation)  # type: ignore[arg-type]  # a Transaction
-
-        await self.tell(Flaw(problem, "", "content", digest, detail, damage))
+        mend = partial(backends.mark_damaged, digest=digest, generation=int(path.rpartition(".")[2]))
+        await self.tell(Flaw(problem, "", "content", digest, detail, mend, heals=False))
 
     async def tell(self, flaw: Flaw) -> None:
         self.findings += 1
-        fixed = await self._mended(flaw) if self._repair else Fixed.NO
+        fixed = await self._mended(flaw) if self.repair else Fixed.NO
         self._fixed += fixed is not Fixed.NO
         await self._emit(Finding(flaw.problem, flaw.namespace, flaw.kind, flaw.name, flaw.detail, fixed))
 
@@ -244,7 +371,7 @@ class _Run:
                 return Fixed.QUARANTINED
             if flaw.mend is not None:
                 await self._storage.transact(flaw.mend)
-                return Fixed.MENDED
+                return Fixed.MENDED if flaw.heals else Fixed.NO
         except (OrlopError, OSError) as error:
             log.error("not mended", problem=flaw.problem.value, name=flaw.name, error=str(error))
         return Fixed.NO
@@ -264,73 +391,17 @@ class _Run:
         )
 
 
-async def _edges_of(reader: Reader, after: bytes, region: bytes) -> Page:
-    return await audit_edges(reader, region, after)
-
-
-async def _is_recorded(view: View, path: str) -> bool:
-    """Whether a file or folder belongs to something now."""
-    folder, _, name = path.rpartition("/")
-    if folder == "ingests":
-        return await _has_ingest(view, name)
-    if folder.startswith("snapshots/"):
-        number = int(name)
-        return await snapshots.find_backend(view, number) is not None or await _is_unfinished(view, number)
-    encoded, _, generation = name.rpartition(".")
-    digest = f"{folder.partition('/')[2]}:{encoded}"
-    if not generation.isdecimal():
-        return False
-    blob = await ledger.find_blob(view, digest)
-    return (blob is not None and blob.generation == int(generation)) or await _has_ingest(view, generation)
-
-
-async def _has_ingest(view: View, generation: str) -> bool:
-    """Whether an ingest has this file, under its own name or that of the blob that it is about to be."""
-    after = ""
-    while True:
-        spaces = await page_namespaces(view, after, _NAMESPACES_AT_ONCE)
-        for space in spaces:
-            at = ""
-            while True:
-                page = await INGESTS.page(view, space.name, at, _NAMESPACES_AT_ONCE)
-                if any(str(INGESTS.decode(raw).generation) == generation for _, raw in page.rows):
-                    return True
-                if not page.next:
-                    break
-                at = page.next
-        if len(spaces) < _NAMESPACES_AT_ONCE:
-            return False
-        after = spaces[-1].name
-
-
-async def _is_unfinished(view: View, number: int) -> bool:
-    return await view.get(keys.unfinished_snapshot(number)) is not None
-
-
-async def _anchored(view: View, namespace: str) -> set[Node]:
-    found: set[Node] = set()
-    prefix = keys.states(namespace)
-    after = prefix
-    kinds = {letter: kind for kind, letter in LETTERS.items()}
-    while True:
-        page = await view.scan(after, prefix + b"\x7f", _STATES_AT_ONCE)
-        for key, value in page:
-            kind, name = kinds[key[len(prefix) : len(prefix) + 1]], key[len(prefix) + 1 :].decode()
-            normal, flat = decode_states(value)
-            if normal.anchored:
-                found.add(Node(kind, name))
-            if flat.anchored:
-                found.add(Node(kind, name, True))
-        if len(page) < _STATES_AT_ONCE:
-            return found
-        after = page[-1][0] + b"\x00"
-        await trio.lowlevel.checkpoint()
-
-
-def _disagree(namespace: str, node: Node, detail: str, *, alive: bool) -> Flaw:
+def _disagree(namespace: str, node: Node, *, alive: bool) -> Flaw:
     vertex = Vertex(namespace, node.kind, node.name, node.flat)
-    mend = partial(wake_again if alive else suspect_again, vertex=vertex)
+    mend = partial(states.wake_again if alive else states.suspect_again, vertex=vertex)
+    detail = f"{'alive' if alive else 'dead'}, and not known to be"
     return Flaw(Problem.MARK, namespace, node.kind.name.lower(), node.name, detail, mend)
+
+
+def _in_circles(namespace: str, node: Node) -> Flaw:
+    mend = partial(states.suspect_again, vertex=Vertex(namespace, node.kind, node.name, node.flat))
+    detail = "what is said to keep it is kept by it"
+    return Flaw(Problem.STATE, namespace, node.kind.name.lower(), node.name, detail, mend)
 
 
 def _difference(there: BytesHeld, counted: BytesHeld) -> dict[Unit, int]:

@@ -45,7 +45,9 @@ __all__ = [
     "page_unheld_snapshots",
     "rebase",
     "release",
+    "set_counts",
     "set_id",
+    "unfinished_parent",
     "unlink_child",
 ]
 
@@ -154,6 +156,13 @@ async def page_unfinished(reader: Reader, limit: int) -> list[int]:
     return [int.from_bytes(key[len(keys.UNFINISHED_SNAPSHOTS) :], "big") for key, _ in pairs]
 
 
+async def unfinished_parent(reader: Reader, snapshot_id: int) -> int:
+    """On which snapshot one that is being made is to stand; 0: none."""
+    key = keys.unfinished_snapshot(snapshot_id)
+    value = await reader.get(key)
+    return 0 if value is None else _UNFINISHED.decode(open_value(value, key)[1]).parent
+
+
 # held --------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +224,19 @@ async def forget_unheld_snapshot(txn: Transaction, snapshot_id: int) -> int | No
     if backend.own_folder:
         await queue_removal(txn, folder_of(backend.snapshotter, snapshot_id), backend.size)
     return backend.size
+
+
+async def set_counts(txn: Transaction, snapshot_id: int, holders: int, children: int) -> None:
+    """Put right how many hold it and stand on it, after somebody counted."""
+    backend = await find_backend(txn, snapshot_id)
+    if backend is None:
+        return
+    _put(txn, snapshot_id, msgspec.structs.replace(backend, holders=holders, children=children))
+    if holders or children:
+        txn.delete(keys.unheld_snapshot(snapshot_id))
+    else:
+        txn.put(keys.unheld_snapshot(snapshot_id), b"")
+        txn.made_garbage()
 
 
 # within a namespace: ids, parents and children; all by `snapshotter/key` ---------------------------------------

@@ -1,56 +1,76 @@
-"""Records and what follows from them: edges, instants, what the collector knows. Source: gc-algorithm 7."""
+"""Records and what follows from them: edges, instants, holders. Source: gc-algorithm 7."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from ...protocol.errors import OrlopError
 from ...protocol.messages import Problem
-from ...protocol.records import Lease, LeaseResource
+from ...protocol.records import ContentInfo, Lease, LeaseResource, SnapshotInfo
 from .. import keys
-from ..codec import read_record
-from ..collection.changes import edge_added, edge_removed
+from ..codec import open_value, read_record
+from ..collection.changes import edge_added, edge_removed, set_window
 from ..collection.forest import Forest, edge_key, parse_owner
 from ..collection.kinds import KIND_OF, LETTERS, decode_record, find_record
+from ..collection.owed import OwedEdges, OwedEntries, OwedWindows
 from ..collection.state import Vertex
 from ..engine import Kind, Reader, Transaction
 from ..lease_entries import entry_present, page_targets
-from ..references import EdgeKind, Out, edges, expires_at
-from .flaw import Flaw, Page
+from ..references import EdgeKind, Out, edges, expires_at, switches_at, used_at
+from ..tables import ensure_namespace
+from .flaw import Flaw, Page, delete_key, page_of
+from .folders import audit_record_of_snapshot
+from .states import wake_again
 
-__all__ = ["audit_edges", "audit_records", "suspect_again", "wake_again"]
+__all__ = ["audit_edges", "audit_instants", "audit_records"]
 
 _AT_ONCE: Final = 100
 _ENTRIES_AT_ONCE: Final = 1000
 _ENTRY: Final = EdgeKind.ENTRY.value
+_CONDITION: Final = EdgeKind.CONDITION.value
+_HASH_BYTES: Final = 32
+_OWED: Final[msgspec.msgpack.Decoder[OwedEdges | OwedEntries | OwedWindows]] = msgspec.msgpack.Decoder(
+    OwedEdges | OwedEntries | OwedWindows
+)
+_UNREADABLE: Final = (OrlopError, msgspec.MsgspecError)
 
 
 async def audit_records(reader: Reader, after: bytes) -> Page:
     """Every record decodes, its edges stand at their other ends, and the collector knows of it."""
-    page = await reader.scan(after or keys.RECORDS, keys.prefix_end(keys.RECORDS), _AT_ONCE)
+    page, following = await page_of(reader, keys.RECORDS, after, _AT_ONCE)
     flaws: list[Flaw] = []
+    spaces: set[str] = set()
     for key, value in page:
         space, _, rest = key[len(keys.RECORDS) :].partition(b"\x00")
-        namespace, kind, name = space.decode(), KIND_OF[rest[:1]], rest[1:].decode()
+        try:
+            namespace, kind, name = space.decode(), KIND_OF[rest[:1]], rest[1:].decode()
+        except (KeyError, UnicodeDecodeError):
+            flaws.append(Flaw(Problem.RECORD, "", "key", key.hex(), "its key says nothing"))
+            continue
+        if namespace not in spaces:
+            spaces.add(namespace)
+            if await reader.get(keys.namespace(namespace)) is None:
+                mend = partial(_bring_back_namespace, namespace=namespace)
+                detail = "it has records, and is not there; its labels are lost"
+                flaws.append(Flaw(Problem.REFERENCE, namespace, "namespace", namespace, detail, mend))
         try:
             record = decode_record(kind, await read_record(reader, key, value))
-        except (OrlopError, msgspec.MsgspecError) as error:
+        except _UNREADABLE as error:
             flaws.append(Flaw(Problem.RECORD, namespace, _word(kind), name, str(error)))
             continue
         if record is not None:
             flaws += await _audit_record(reader, Vertex(namespace, kind, name), record)
-    return Page(flaws, len(page), page[-1][0] + b"\x00" if len(page) == _AT_ONCE else b"")
+    return Page(await _without_owed(reader, flaws), len(page), following)
 
 
 async def _audit_record(reader: Reader, vertex: Vertex, record: msgspec.Struct) -> list[Flaw]:
     namespace, kind, name, _ = vertex
     outs = edges(record)
     if isinstance(record, Lease):
-        for _, target, target_name, flat in await page_targets(reader, namespace, record, b"", _ENTRIES_AT_ONCE):
-            outs.append(Out(_ENTRY, target, target_name, b"F" if flat else b"N"))
+        outs += await _entries(reader, namespace, record)
     flaws = []
     for out in outs:
         key, value = edge_key(namespace, kind, name, out)
@@ -58,6 +78,8 @@ async def _audit_record(reader: Reader, vertex: Vertex, record: msgspec.Struct) 
             mend = partial(_put_edge, vertex=vertex, out=out)
             detail = f"to {_word(out.kind)} {out.name} is missing"
             flaws.append(Flaw(Problem.REFERENCE, namespace, _word(kind), name, detail, mend))
+        elif out.edge == _CONDITION:
+            flaws += await _audit_windows(reader, namespace, out)
     expires = expires_at(record)
     if expires is not None:
         key = keys.instant_of(expires + 1, namespace, LETTERS[kind], name)
@@ -67,56 +89,171 @@ async def _audit_record(reader: Reader, vertex: Vertex, record: msgspec.Struct) 
     if await reader.get(keys.state(namespace, LETTERS[kind], name)) is None:
         mend_state = partial(wake_again, vertex=vertex)
         flaws.append(Flaw(Problem.STATE, namespace, _word(kind), name, "nothing is known of it", mend_state))
+    if isinstance(record, ContentInfo):
+        key = keys.blob_holders(name) + namespace.encode()
+        if await reader.get(key) is None:
+            mend_holder = partial(_put_holder, vertex=vertex)
+            flaws.append(Flaw(Problem.HOLDERS, namespace, "content", name, "is not said to hold it", mend_holder))
+    elif isinstance(record, SnapshotInfo):
+        flaws += await audit_record_of_snapshot(reader, namespace, name, record)
     return flaws
 
 
-async def audit_edges(reader: Reader, region: bytes, after: bytes) -> Page:
-    """Every edge is implied by the record of its owner."""
-    page = await reader.scan(after or region, keys.prefix_end(region), _AT_ONCE)
-    flaws: list[Flaw] = []
-    known: dict[Vertex, dict[tuple[str, Kind, str], Out]] = {}
-    for key, value in page:
-        parsed = _parse(region, key, value)
-        if parsed is None:
-            continue  # a name so long that only its hash stands there; its owner's record was looked at
-        owner, out = parsed
-        if out.edge == _ENTRY:
-            implied = await _entry_implied(reader, owner, out)
+async def _entries(reader: Reader, namespace: str, lease: Lease) -> list[Out]:
+    found: list[Out] = []
+    after = b""
+    while True:
+        page = await page_targets(reader, namespace, lease, after, _ENTRIES_AT_ONCE)
+        found += [Out(_ENTRY, kind, name, b"F" if flat else b"N") for _, kind, name, flat in page]
+        if len(page) < _ENTRIES_AT_ONCE:
+            return found
+        after = page[-1][0]
+
+
+async def _audit_windows(reader: Reader, namespace: str, out: Out) -> list[Flaw]:
+    """The collector will hear of the instants at which a condition switches."""
+    try:
+        used = used_at(await find_record(reader, namespace, out.kind, out.name))
+    except _UNREADABLE:
+        return []
+    flaws = []
+    for at in switches_at(out.value, used) if used is not None else ():
+        if await reader.get(keys.instant_of(at, namespace, LETTERS[out.kind], out.name)) is None:
+            mend = partial(_put_window, snapshot=Vertex(namespace, out.kind, out.name), out=out)
+            detail = "no alarm where a condition on it switches"
+            flaws.append(Flaw(Problem.REFERENCE, namespace, "snapshot", out.name, detail, mend))
+    return flaws
+
+
+async def _without_owed(reader: Reader, flaws: list[Flaw]) -> list[Flaw]:
+    """Edges and alarms that are owed are put right before the collector goes on."""
+    if not any(flaw.problem is Problem.REFERENCE for flaw in flaws):
+        return flaws
+    owed: set[tuple[str, str, str]] = set()
+    for key, value in await reader.scan(keys.OWED, keys.prefix_end(keys.OWED), 1_000_000):
+        try:
+            what = _OWED.decode(open_value(value, key)[1])
+        except _UNREADABLE:
+            continue
+        if isinstance(what, OwedEdges):
+            owed.add((what.namespace, _word(Kind(what.kind)), what.name))
+        elif isinstance(what, OwedEntries):
+            owed.add((what.namespace, "lease", what.lease))
         else:
-            if owner not in known:
-                record = await find_record(reader, owner.namespace, owner.kind, owner.name)
-                known[owner] = {(o.edge, o.kind, o.name): o for o in edges(record)} if record is not None else {}
-            implied = (out.edge, out.kind, out.name) in known[owner]
+            owed.add((what.namespace, "snapshot", what.name))
+    return [
+        flaw
+        for flaw in flaws
+        if flaw.problem is not Problem.REFERENCE or (flaw.namespace, flaw.kind, flaw.name) not in owed
+    ]
+
+
+# edges and instants, from their own side --------------------------------------------------------------------
+
+
+class _Edge(NamedTuple):
+    """`out` None: the other end has a name so long that only its hash stands there."""
+
+    owner: Vertex
+    edge: str
+    out: Out | None
+
+
+async def audit_edges(reader: Reader, after: bytes, region: bytes) -> Page:
+    """Every edge is implied by the record of its owner."""
+    page, following = await page_of(reader, region, after, _AT_ONCE)
+    flaws: list[Flaw] = []
+    known: dict[Vertex, set[bytes] | None] = {}
+    for key, value in page:
+        delete = partial(delete_key, key=key)
+        try:
+            owner, edge, out = _parse(region, key, value)
+        except (KeyError, ValueError, IndexError, msgspec.MsgspecError):
+            flaws.append(Flaw(Problem.REFERENCE, "", "key", key.hex(), "a reference that says nothing", delete))
+            continue
+        try:
+            implied = await _implied(reader, key, owner, edge, out, known)
+        except _UNREADABLE:
+            continue  # of a record that is reported itself
         if not implied:
-            mend = partial(_delete_edge, owner=owner, out=out)
-            detail = f"a stray one to {_word(out.kind)} {out.name}"
+            mend = partial(_delete_edge, owner=owner, out=out) if out is not None else delete
+            detail = f"a stray one to {_word(out.kind)} {out.name}" if out is not None else "a stray one to a long name"
             flaws.append(Flaw(Problem.REFERENCE, owner.namespace, _word(owner.kind), owner.name, detail, mend))
-    return Page(flaws, len(page), page[-1][0] + b"\x00" if len(page) == _AT_ONCE else b"")
+    return Page(await _without_owed(reader, flaws), len(page), following)
 
 
-def _parse(region: bytes, key: bytes, value: bytes) -> tuple[Vertex, Out] | None:
+def _parse(region: bytes, key: bytes, value: bytes) -> _Edge:
     space, _, rest = key[len(region) :].partition(b"\x00")
     kind, rest = KIND_OF[rest[:1]], rest[1:]
+    name: str | None = None
     if rest.startswith(b"\x00\x02"):
-        return None
-    name, end = keys.unescape(rest)
-    edge_end = end if region == keys.EDGES else b"b" + end
-    edge, owner_kind, owner = parse_owner(edge_end, value if region == keys.EDGES else b"")
-    return Vertex(space.decode(), owner_kind, owner), Out(edge, kind, name, value if edge == _ENTRY else b"")
+        end = rest[2 + _HASH_BYTES :]
+    else:
+        name, end = keys.unescape(rest)
+    if region == keys.EDGES:
+        edge, owner_kind, owner = parse_owner(end, value)
+    else:
+        edge, owner_kind, owner = parse_owner(b"b" + end, b"" if end[1:2] == b"\x01" else _long(value))
+    source = Vertex(space.decode(), owner_kind, owner)
+    return _Edge(source, edge, None if name is None else Out(edge, kind, name, value if edge == _ENTRY else b""))
+
+
+def _long(name: bytes) -> bytes:
+    return msgspec.msgpack.encode((b"", name))
+
+
+async def _implied(
+    reader: Reader, key: bytes, owner: Vertex, edge: str, out: Out | None, known: dict[Vertex, set[bytes] | None]
+) -> bool:
+    if edge == _ENTRY and out is not None:
+        return await _entry_implied(reader, owner, out)
+    if owner not in known:
+        record = await find_record(reader, owner.namespace, owner.kind, owner.name)
+        outs = edges(record) if record is not None else []
+        if isinstance(record, Lease):
+            outs += await _entries(reader, owner.namespace, record)
+        known[owner] = {edge_key(owner.namespace, owner.kind, owner.name, each)[0] for each in outs}
+    return key in (known[owner] or ())
 
 
 async def _entry_implied(reader: Reader, owner: Vertex, out: Out) -> bool:
     lease = await find_record(reader, owner.namespace, Kind.LEASE, owner.name)
-    if not isinstance(lease, Lease):
+    resource = _resource(out)
+    if not isinstance(lease, Lease) or resource is None:
         return False
-    return await entry_present(reader, owner.namespace, lease, _resource(out))
+    return await entry_present(reader, owner.namespace, lease, resource)
 
 
-def _resource(out: Out) -> LeaseResource:
+def _resource(out: Out) -> LeaseResource | None:
     if out.kind is Kind.SNAPSHOT:
         snapshotter, _, key = out.name.partition("/")
         return LeaseResource(key, f"snapshots/{snapshotter}")
-    return LeaseResource(out.name, {Kind.CONTENT: "content", Kind.IMAGE: "images", Kind.INGEST: "ingests"}[out.kind])
+    kind = {Kind.CONTENT: "content", Kind.IMAGE: "images", Kind.INGEST: "ingests"}.get(out.kind)
+    return None if kind is None else LeaseResource(out.name, kind)
+
+
+async def audit_instants(reader: Reader, after: bytes) -> Page:
+    """Every alarm is that of a record; those of snapshots go by themselves when they ring."""
+    page, following = await page_of(reader, keys.TIMES, after, _AT_ONCE)
+    flaws: list[Flaw] = []
+    for key, _ in page:
+        at, rest = int.from_bytes(key[len(keys.TIMES) :][:8], "big"), key[len(keys.TIMES) + 8 :]
+        space, _, end = rest.partition(b"\x00")
+        mend = partial(delete_key, key=key)
+        try:
+            namespace, kind, name = space.decode(), KIND_OF[end[:1]], end[1:].decode()
+        except (KeyError, UnicodeDecodeError):
+            flaws.append(Flaw(Problem.REFERENCE, "", "key", key.hex(), "an alarm that says nothing", mend))
+            continue
+        if kind is Kind.SNAPSHOT:
+            continue
+        try:
+            expires = expires_at(await find_record(reader, namespace, kind, name))
+        except _UNREADABLE:
+            continue
+        if expires is None or keys.instant(expires + 1) != keys.instant(at):
+            flaws.append(Flaw(Problem.REFERENCE, namespace, _word(kind), name, "a stray alarm", mend))
+    return Page(flaws, len(page), following)
 
 
 # mending ----------------------------------------------------------------------------------------------------
@@ -129,8 +266,13 @@ async def _put_edge(txn: Transaction, vertex: Vertex, out: Out) -> None:
         implied = await _entry_implied(txn, vertex, out)
     else:
         implied = record is not None and out in edges(record)
-    if implied:
+    key, value = edge_key(vertex.namespace, vertex.kind, vertex.name, out)
+    present = await txn.get(key)
+    if implied and present != value:
+        if present is not None:
+            await edge_removed(forest, vertex, out._replace(value=present))
         await edge_added(forest, vertex, out)
+        txn.made_garbage()
     forest.save()
 
 
@@ -143,6 +285,7 @@ async def _delete_edge(txn: Transaction, owner: Vertex, out: Out) -> None:
         implied = record is not None and any((o.edge, o.kind, o.name) == out[:3] for o in edges(record))
     if not implied:
         await edge_removed(forest, owner, out)
+        txn.made_garbage()
     forest.save()
 
 
@@ -152,26 +295,35 @@ async def _put_alarm(txn: Transaction, vertex: Vertex) -> None:
     if expires is not None:
         forest.write(keys.instant_of(expires + 1, vertex.namespace, LETTERS[vertex.kind], vertex.name), b"")
         txn.expires(expires + 1)
-
-
-async def wake_again(txn: Transaction, vertex: Vertex) -> None:
-    """Let the collector look whether it is alive. Always safe."""
-    forest = await Forest.load(txn)
-    state = await forest.state(vertex)
-    if state.witness is None and not forest.is_doomed(state):
-        await forest.wake(vertex, state)
-        txn.made_garbage()
+        # It may have rung meanwhile.
+        state = await forest.state(vertex)
+        if state.anchored and expires < txn.now_ns:
+            await forest.suspect(vertex, state)
+            txn.made_garbage()
     forest.save()
 
 
-async def suspect_again(txn: Transaction, vertex: Vertex) -> None:
-    """Let the collector look whether it is dead. Always safe."""
+async def _put_window(txn: Transaction, snapshot: Vertex, out: Out) -> None:
     forest = await Forest.load(txn)
-    state = await forest.state(vertex)
+    used = used_at(await forest.record(snapshot))
+    for at in switches_at(out.value, used) if used is not None else ():
+        set_window(forest, snapshot, at)
+    state = await forest.state(snapshot)
     if state.anchored:
-        await forest.suspect(vertex, state)
-        txn.made_garbage()
+        await forest.suspect(snapshot, state)
+    elif state.witness is None and not forest.is_doomed(state):
+        await forest.wake(snapshot, state)
+    txn.made_garbage()
     forest.save()
+
+
+async def _put_holder(txn: Transaction, vertex: Vertex) -> None:
+    if await find_record(txn, vertex.namespace, vertex.kind, vertex.name) is not None:
+        txn.index(keys.blob_holders(vertex.name) + vertex.namespace.encode(), b"")
+
+
+async def _bring_back_namespace(txn: Transaction, namespace: str) -> None:
+    await ensure_namespace(txn, namespace)
 
 
 def _word(kind: Kind) -> str:

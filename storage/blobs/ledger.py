@@ -23,6 +23,7 @@ __all__ = [
     "Removal",
     "blob_path",
     "count_removals",
+    "decode_removal",
     "drop_ingest_files",
     "find_blob",
     "first_removal",
@@ -37,6 +38,7 @@ __all__ = [
     "record_file",
     "record_small",
     "release",
+    "restore",
     "set_aside",
     "set_holders",
     "take_back",
@@ -163,6 +165,14 @@ async def set_holders(txn: Transaction, digest: str, holders: int) -> None:
         txn.made_garbage()
 
 
+async def restore(txn: Transaction, digest: str, blob: Blob) -> None:
+    """Record a blob whose record was lost. `blob.damaged`: so were its bytes."""
+    if await find_blob(txn, digest) is not None:
+        return
+    _put(txn, digest, blob)
+    await set_holders(txn, digest, blob.holders)
+
+
 async def page_unheld(reader: Reader, after: str, limit: int) -> list[str]:
     """Digests of live blobs that no namespace holds."""
     start = keys.unheld(after) + b"\x00" if after else keys.UNHELD
@@ -229,6 +239,11 @@ async def page_removals(reader: Reader, after: int, limit: int) -> list[tuple[in
         (int.from_bytes(key[len(keys.REMOVALS) :], "big"), _REMOVAL.decode(open_value(value, key)[1]))
         for key, value in pairs
     ]
+
+
+def decode_removal(key: bytes, value: bytes) -> Removal:
+    """An entry of the queue, or one that was set aside. Raises DataLoss."""
+    return _REMOVAL.decode(open_value(value, key)[1])
 
 
 def strike_removals(txn: Transaction, positions: list[int]) -> None:
