@@ -62,6 +62,7 @@ _AUDITS: Final[tuple[tuple[str, Callable[[Reader, bytes], Awaitable[Page]]], ...
     ("", counters.audit_namespaces),
     ("", counters.audit_shareable),
     ("", counters.audit_journal),
+    ("", counters.audit_deleted),
     ("", backends.audit_holders),
     ("", backends.audit_unheld),
     ("", backends.audit_small_bytes),
@@ -92,15 +93,14 @@ class Checker:
     async def check(self, request: Check, _: Context, __: Session, emit: Emit) -> Checked:
         """See Check. Cancellation: what was mended stays so."""
         run = _Run(self._storage, self._world, self._blobs.path(""), emit, repair=request.repair)
+        await run.all_of(states.audit_extents)
         await run.pages(states.audit_queue, "")
+        await run.pages(counters.audit_back_counts, "")
         compared = await self._unless_unreadable(self._compare, run)
         for what, audit in _AUDITS:
             await run.pages(audit, what)
         lost = await run.lost_blobs()
-        with run.view() as view:
-            numbers = await counters.audit_numbers(view)
-        for flaw in numbers:
-            await run.tell(flaw)
+        await run.all_of(counters.audit_numbers)
         there = await self._list()
         for each in lost:
             await self._bring_back(run, each, there)
@@ -302,6 +302,12 @@ class _Run:
             after = page.next
             if not after:
                 return
+
+    async def all_of(self, audit: Callable[[Reader], Awaitable[list[Flaw]]]) -> None:
+        with self.view() as view:
+            flaws = await audit(view)
+        for flaw in flaws:
+            await self.tell(flaw)
 
     async def blobs(self) -> dict[str, tuple[str, int]]:
         """Paths of blobs' files, with digest and size."""

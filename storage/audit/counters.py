@@ -12,7 +12,7 @@ from ...protocol.labels import SHAREABLE
 from ...protocol.messages import Problem
 from .. import keys
 from ..blobs import ledger
-from ..codec import read_record
+from ..codec import open_value, read_record
 from ..engine import Reader, Transaction
 from ..keys import RecordKind
 from ..tables import find_namespace, read_number
@@ -20,7 +20,14 @@ from .backends import each_ingest
 from .flaw import Flaw, Page, delete_key, page_of
 from .recorded import unrecorded
 
-__all__ = ["audit_journal", "audit_namespaces", "audit_numbers", "audit_shareable"]
+__all__ = [
+    "audit_back_counts",
+    "audit_deleted",
+    "audit_journal",
+    "audit_namespaces",
+    "audit_numbers",
+    "audit_shareable",
+]
 
 _AT_ONCE: Final = 100
 _EVENTS_AT_ONCE: Final = 500
@@ -67,6 +74,20 @@ async def audit_namespaces(reader: Reader, after: bytes) -> Page:
                 mend_count = partial(_set_count, namespace=name, kind=kind)
                 detail = f"{counted} records counted, {there} there"
                 flaws.append(Flaw(Problem.USAGE, name, kind.name.lower(), name, detail, mend_count))
+    return Page(flaws, len(page), following)
+
+
+async def audit_back_counts(reader: Reader, after: bytes) -> Page:
+    """Back references are counted: where there are none, nobody looks for them."""
+    page, following = await page_of(reader, keys.NAMESPACES, after, _AT_ONCE)
+    flaws: list[Flaw] = []
+    for key, _ in page:
+        name = key[len(keys.NAMESPACES) :].decode()
+        counted, there = read_number(await reader.get(keys.back_count(name))), await _count_back(reader, name)
+        if counted != there:
+            mend = partial(_set_back_count, namespace=name)
+            detail = f"{counted} back references counted, {there} there"
+            flaws.append(Flaw(Problem.REFERENCE, name, "namespace", name, detail, mend))
     return Page(flaws, len(page), following)
 
 
@@ -127,8 +148,28 @@ async def audit_journal(reader: Reader, after: bytes) -> Page:
     return Page(flaws, len(pairs), b"")
 
 
+async def audit_deleted(reader: Reader, after: bytes) -> Page:
+    """Images that were deleted and may be brought back can be."""
+    page, following = await page_of(reader, keys.DELETED_IMAGES, after, _AT_ONCE)
+    flaws = []
+    for key, value in page:
+        try:
+            open_value(value, key)
+        except OrlopError as error:
+            space, _, name = key[len(keys.DELETED_IMAGES) + 8 :].partition(b"\x00")
+            flaws.append(Flaw(Problem.RECORD, space.decode("utf-8", "replace"), "image", repr(name), str(error)))
+    return Page(flaws, len(page), following)
+
+
 async def _count(reader: Reader, namespace: str, kind: RecordKind) -> int:
-    prefix = keys.records(namespace, kind.value)
+    return await _count_keys(reader, keys.records(namespace, kind.value))
+
+
+async def _count_back(reader: Reader, namespace: str) -> int:
+    return await _count_keys(reader, keys.BACK_EDGES + namespace.encode() + b"\x00")
+
+
+async def _count_keys(reader: Reader, prefix: bytes) -> int:
     total, after = 0, prefix
     while True:
         page = await reader.scan(after, keys.prefix_end(prefix), _COUNTED_AT_ONCE)
@@ -188,6 +229,12 @@ async def _set_shareable(txn: Transaction, namespace: str) -> None:
         txn.put(keys.shareable(namespace), b"")
     else:
         txn.delete(keys.shareable(namespace))
+
+
+async def _set_back_count(txn: Transaction, namespace: str) -> None:
+    count = await _count_back(txn, namespace)
+    txn.index(keys.back_count(namespace), keys.number(count) if count else None)
+    txn.made_garbage()
 
 
 async def _set_count(txn: Transaction, namespace: str, kind: RecordKind) -> None:

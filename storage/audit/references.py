@@ -165,7 +165,7 @@ async def audit_edges(reader: Reader, after: bytes, region: bytes) -> Page:
     flaws: list[Flaw] = []
     known: dict[Vertex, set[bytes] | None] = {}
     for key, value in page:
-        delete = partial(delete_key, key=key)
+        delete = partial(_delete_unnamed, key=key)
         try:
             owner, edge, out = _parse(region, key, value)
         except (KeyError, ValueError, IndexError, msgspec.MsgspecError):
@@ -287,6 +287,16 @@ async def _delete_edge(txn: Transaction, owner: Vertex, out: Out) -> None:
         await edge_removed(forest, owner, out)
         txn.made_garbage()
     forest.save()
+
+
+async def _delete_unnamed(txn: Transaction, key: bytes) -> None:
+    """An edge of which it is not known where it leads."""
+    space, _, _ = key[len(keys.BACK_EDGES) :].partition(b"\x00")
+    if key.startswith(keys.BACK_EDGES) and await txn.get(key) is not None:
+        counter = keys.back_count(space.decode("utf-8", "replace"))
+        left = int.from_bytes(await txn.get(counter) or b"", "big") - 1
+        txn.index(counter, keys.number(left) if left > 0 else None)
+    txn.index(key, None)
 
 
 async def _put_alarm(txn: Transaction, vertex: Vertex) -> None:

@@ -10,14 +10,16 @@ import msgspec
 from ...protocol.errors import OrlopError
 from ...protocol.messages import Problem
 from .. import keys
+from ..codec import encode
 from ..collection.forest import Forest, new_item
-from ..collection.kinds import KIND_OF, find_record
+from ..collection.kinds import KIND_OF, LETTERS, find_record, size_of
 from ..collection.mark import Node, Pause
 from ..collection.owed import first_owed
 from ..collection.state import (
     IDLE,
     ROOT,
     Clock,
+    Extent,
     Item,
     Link,
     Mode,
@@ -25,17 +27,62 @@ from ..collection.state import (
     State,
     Vertex,
     decode_clock,
+    decode_counted,
+    decode_extent,
     decode_item,
     decode_states,
+    encode_states,
+    is_dead,
 )
 from ..engine import Kind, Reader, Transaction
 from ..references import is_root
 from .flaw import Flaw, Mend, Page, delete_key, page_of
 
-__all__ = ["anchored", "audit_queue", "audit_states", "loops", "suspect_again", "unaware", "wake_again"]
+__all__ = [
+    "anchored",
+    "audit_extents",
+    "audit_queue",
+    "audit_states",
+    "loops",
+    "suspect_again",
+    "unaware",
+    "wake_again",
+]
 
 _AT_ONCE: Final = 200
 _PLACE_BYTES: Final = 17
+
+
+async def audit_extents(reader: Reader) -> list[Flaw]:
+    """Of every phase it is known how many entries it has, and where they begin. All on one view."""
+    there: dict[bytes, Extent] = {}
+    after = keys.QUEUE
+    while True:
+        page = await reader.scan(after, keys.prefix_end(keys.QUEUE), _AT_ONCE)
+        for key, _ in page:
+            if len(key) == len(keys.QUEUE) + _PLACE_BYTES:
+                round_, phase, sequence = _place(key)
+                extent = there.get(_extent(round_, phase), Extent(0, sequence))
+                there[_extent(round_, phase)] = Extent(extent.count + 1, extent.first)
+        if len(page) < _AT_ONCE:
+            break
+        after = page[-1][0] + b"\x00"
+    known = dict(await reader.scan(keys.QUEUE_EXTENTS, keys.prefix_end(keys.QUEUE_EXTENTS), 100_000))
+    flaws = []
+    for key in sorted({*known, *there}):
+        wanted = there.get(key, Extent())
+        try:
+            extent = decode_extent(known.get(key))
+        except msgspec.MsgspecError:
+            extent = Extent(-1)
+        if extent.count != wanted.count or extent.first > wanted.first or (key in known and not wanted.count):
+            detail = f"{extent.count} entries from {extent.first} known, {wanted.count} from {wanted.first} there"
+            flaws.append(Flaw(Problem.STATE, "", "queue", key.hex(), detail, partial(_measure, key=key)))
+    return flaws
+
+
+def _extent(round_: int, phase: int) -> bytes:
+    return keys.queue_extent(round_, phase)
 
 
 async def audit_queue(reader: Reader, after: bytes) -> Page:
@@ -88,10 +135,24 @@ async def audit_states(reader: Reader, after: bytes) -> Page:
                 _flaw(vertex, f"what is known of it cannot be read: {error}", partial(_forget, key=key, vertex=vertex))
             )
             continue
+        if decode_counted(value) != await _counts_for(reader, vertex, both):
+            detail = f"{decode_counted(value)} bytes of it are counted as reclaimable"
+            flaws.append(_flaw(vertex, detail, partial(_count_again, key=key, vertex=vertex)))
         for flat, state in enumerate(both):
             if state != IDLE:
                 flaws += await _audit_state(reader, clock, vertex._replace(flat=bool(flat)), state, settled=settled)
     return Page(flaws, len(page), following)
+
+
+async def _counts_for(reader: Reader, vertex: Vertex, both: tuple[State, State]) -> int:
+    """The bytes for which an object counts as reclaimable: all of a dead one's."""
+    measure = size_of(vertex.kind)
+    if measure is None or not is_dead(*both):
+        return 0
+    try:
+        return await measure(reader, vertex.namespace, vertex.name)
+    except (OrlopError, msgspec.MsgspecError):
+        return decode_counted(await reader.get(keys.state(vertex.namespace, LETTERS[vertex.kind], vertex.name)))
 
 
 async def _audit_state(reader: Reader, clock: Clock, vertex: Vertex, state: State, *, settled: bool) -> list[Flaw]:
@@ -246,6 +307,21 @@ def _flaw(vertex: Vertex, detail: str, mend: Mend) -> Flaw:
 # mending ----------------------------------------------------------------------------------------------------
 
 
+async def _measure(txn: Transaction, key: bytes) -> None:
+    prefix = keys.QUEUE + key[len(keys.QUEUE_EXTENTS) :]
+    count, first, after = 0, 0, prefix
+    while True:
+        page = await txn.scan(after, keys.prefix_end(prefix), 1000)
+        count += len(page)
+        if page and not first:
+            first = _place(page[0][0])[2]
+        if len(page) < 1000:
+            break
+        after = page[-1][0] + b"\x00"
+    txn.index(key, encode(Extent(count, first)) if count else None)
+    txn.made_garbage()
+
+
 async def wake_again(txn: Transaction, vertex: Vertex) -> None:
     """Let the collector look whether it is alive. Always safe."""
     forest = await Forest.load(txn)
@@ -288,7 +364,11 @@ async def _delete_place(txn: Transaction, key: bytes) -> None:
     item = None if value is None else _decode(value)
     state = None if item is None else await _state(txn, item.vertex)
     if state is None or item is None or not _points(state, key, item):
-        txn.index(key, None)
+        if len(key) == len(keys.QUEUE) + _PLACE_BYTES:
+            forest = await Forest.load(txn)
+            await forest.drop_entry(*_place(key))
+        else:
+            txn.index(key, None)
 
 
 async def _queue_again(txn: Transaction, vertex: Vertex) -> None:
@@ -302,7 +382,7 @@ async def _queue_again(txn: Transaction, vertex: Vertex) -> None:
         if there and _is_worked(forest.clock, bins, state.round, state.phase):
             return
         if there:
-            forest.write(key, None)
+            await forest.drop_place(state)
         loose = state.unqueued()
         if state.phase == Phase.SUSPECTS:
             mode = Mode.DETACH if state.witness is None else Mode.SUSPECT
@@ -322,7 +402,7 @@ async def _push_again(txn: Transaction, vertex: Vertex) -> None:
     if state.push:
         key = keys.queued(state.push_round, Phase.RESCUES, state.push)
         if await _is_at(txn, key, vertex, push=True):
-            forest.write(key, None)
+            await forest.drop_entry(*_place(key))
         quiet = State(state.witness, state.round, state.phase, state.sequence, 0, 0, state.lost, state.since)
         if state.witness is None:
             await forest.put_state(vertex, quiet)
@@ -330,6 +410,12 @@ async def _push_again(txn: Transaction, vertex: Vertex) -> None:
             await forest.ask_for_push(vertex, quiet)
         txn.made_garbage()
     forest.save()
+
+
+async def _count_again(txn: Transaction, key: bytes, vertex: Vertex) -> None:
+    """The counter itself is compared with what is there later."""
+    both = decode_states(await txn.get(key))
+    txn.index(key, encode_states(*both, await _counts_for(txn, vertex, both)))
 
 
 async def _forget(txn: Transaction, key: bytes, vertex: Vertex) -> None:
