@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from orlop.protocol.messages import Finding, Problem
+from orlop.storage import keys
 from orlop.storage.memory import MemoryStore
 
 from ..support.damages import ASIDE, DAMAGES, PERSON, Damage
@@ -74,3 +75,27 @@ async def test_damage_is_found_and_mended(furnished: Furnished, tmp_path: Path, 
             if each.lost is None or each.lost not in name:
                 assert now[name] == what, name
         assert (await up.store.collect(full=True)).differed == 0
+
+
+_UNSEEN = (keys.FORMAT, keys.STORE_ID, keys.COMMIT, keys.GRACE, keys.DELETED_IMAGES)
+"""Nothing else speaks of these. Without its format a store counts as a new one."""
+_SEALED = tuple(b"\x01" + region for region in (b"r", b"n", b"B", b"D", b"V", b"j", b"u"))
+
+
+@pytest.mark.slow
+async def test_no_key_is_lost_or_flipped_unseen(furnished: Furnished, tmp_path: Path) -> None:
+    """Whatever key is taken away, or, where values have a checksum, changed by a bit."""
+    store = furnished.copy(tmp_path / "store")
+    unseen = []
+    for key, value in dump(furnished.engine).items():
+        nothing = key.startswith(b"\x01c#") and not int.from_bytes(value, "big")
+        changes = [] if key.startswith(_UNSEEN) or nothing else [None]
+        if key.startswith(_SEALED):
+            changes.append(value[:-1] + bytes([value[-1] ^ 1]))
+        for changed in changes:
+            store.engine = furnished.engine.power_cut()
+            store.engine.write({key: changed})
+            async with store.opened() as up:
+                if not (await checked(up.store))[0]:
+                    unseen.append((key, changed))
+    assert unseen == []

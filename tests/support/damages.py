@@ -13,7 +13,19 @@ from orlop.protocol.messages import Fixed, Problem
 from orlop.storage import keys, snapshots
 from orlop.storage.blobs import ledger
 from orlop.storage.codec import encode, open_value, seal
-from orlop.storage.collection.state import IDLE, ROOT, Clock, Link, Mode, State, decode_clock, decode_item
+from orlop.storage.collection.state import (
+    IDLE,
+    ROOT,
+    Clock,
+    Extent,
+    Link,
+    Mode,
+    State,
+    decode_clock,
+    decode_extent,
+    decode_item,
+    encode_states,
+)
 from orlop.storage.engine import Kind
 
 from .furnished import BASE, BIG, CHILD, CONFIG, LAYER, MANIFEST, SMALL, Furnished
@@ -214,6 +226,32 @@ def an_entry_of_the_queue_that_cannot_be_read(store: Furnished) -> None:
     store.put(store.under(keys.QUEUE)[0], b"\xc1")
 
 
+def _extent_of(store: Furnished) -> bytes:
+    return store.under(keys.QUEUE_EXTENTS)[0]
+
+
+@damage(Problem.STATE, "")
+def an_extent_of_the_queue_removed(store: Furnished) -> None:
+    store.delete(_extent_of(store))
+
+
+@damage(Problem.STATE, "")
+def an_extent_of_the_queue_that_begins_too_late(store: Furnished) -> None:
+    extent = decode_extent(store.get(_extent_of(store)))
+    store.put(_extent_of(store), encode(Extent(extent.count, extent.first + 1)))
+
+
+@damage(Problem.STATE, "")
+def an_extent_of_nothing(store: Furnished) -> None:
+    store.put(keys.queue_extent(500, 1), encode(Extent(1, 1)))
+
+
+@damage(Problem.REFERENCE, "default")
+def back_references_counted_wrongly(store: Furnished) -> None:
+    """Nobody would look for them."""
+    store.delete(keys.back_count("default"))
+
+
 @damage(Problem.STATE, "expired")
 def a_round_of_the_bin_removed(store: Furnished) -> None:
     for key in store.under(keys.BINS):
@@ -234,6 +272,11 @@ def the_collectors_clock_set_back(store: Furnished) -> None:
 def one_that_is_to_tell_and_is_not_in_the_queue(store: Furnished) -> None:
     normal, flat = store.states(state(SMALL))
     store.put_states(state(SMALL), State(normal.witness, 0, 0, 0, 7, 7), flat)
+
+
+@damage(Problem.STATE, SMALL)
+def the_bytes_of_one_that_lives_counted_as_reclaimable(store: Furnished) -> None:
+    store.put(state(SMALL), encode_states(*store.states(state(SMALL)), 7) or b"")
 
 
 # records ----------------------------------------------------------------------------------------------------
@@ -272,6 +315,11 @@ def a_blobs_record_flipped(store: Furnished) -> None:
 @damage(Problem.RECORD, "", PERSON, hurts=True)
 def a_backends_record_flipped(store: Furnished) -> None:
     store.flip(keys.backend_snapshot(store.id_of(CHILD)))
+
+
+@damage(Problem.RECORD, "deleted:1", PERSON)
+def an_image_in_the_bin_flipped(store: Furnished) -> None:
+    store.flip(store.one(keys.DELETED_IMAGES))
 
 
 @damage(Problem.RECORD, "3", PERSON)
