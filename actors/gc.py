@@ -25,6 +25,7 @@ from ..storage.collection.collector import (
     Slice,
     bin_rounds,
     collect_some,
+    drop_unheld_some,
     has_suspects,
     has_work,
     next_due,
@@ -143,6 +144,11 @@ class Collector:
             if not waiting and not self._waiting:
                 await trio.sleep(part.took_ns / 1e9 * (1 / self._config.share - 1))
             if not part.urgent and any(each.urgent for each in waiting):
+                while part.more:
+                    part = await self._storage.transact(lambda txn: drop_unheld_some(txn, self._places))
+                    total.add(part)
+                    self._total.add(part)
+                part.more = True
                 await self._removals.done()
                 for each in [each for each in waiting if each.urgent]:
                     waiting.remove(each)

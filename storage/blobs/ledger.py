@@ -134,7 +134,9 @@ async def record_small(txn: Transaction, digest: str, data: bytes) -> Blob:
 
 
 async def hold(txn: Transaction, digest: str, blob: Blob) -> None:
-    """One more namespace has a record of it."""
+    """One more namespace has a record of it. `blob` is as it was read, and may have lost a holder since: one that was
+    dead under the same name."""
+    blob = await find_blob(txn, digest) or blob
     if blob.holders == 0:
         txn.delete(keys.unheld(digest))
     _put(txn, digest, msgspec.structs.replace(blob, holders=blob.holders + 1))

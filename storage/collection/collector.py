@@ -22,7 +22,7 @@ from .settling import settle_some
 from .state import Mode, Phase, Vertex, decode_clock, decode_extent
 from .steps import examine, push, recheck, sweep
 
-__all__ = ["Places", "Slice", "bin_rounds", "collect_some", "has_suspects", "has_work", "next_due"]
+__all__ = ["Places", "Slice", "bin_rounds", "collect_some", "drop_unheld_some", "has_suspects", "has_work", "next_due"]
 
 SLICE_BUDGET: Final = 128
 """Reads and writes of one slice; one or two milliseconds."""
@@ -180,6 +180,16 @@ async def _seal_what_is_due(forest: Forest, grace_ns: int) -> bool:
     forest.write(key, None)
     forest.set_clock(sealed=(*forest.clock.sealed, int.from_bytes(key[len(keys.BINS) :], "big")))
     return True
+
+
+async def drop_unheld_some(txn: Transaction, places: Places) -> Slice:
+    """Only that part of a collection that takes what no namespace holds any more from the backends."""
+    txn.quiet = True
+    forest = await Forest.load(txn, collector=True)
+    slice_ = Slice()
+    slice_.more = await _drop_unheld(forest, slice_, places)
+    forest.save()
+    return slice_
 
 
 async def _drop_unheld(forest: Forest, slice_: Slice, places: Places) -> bool:

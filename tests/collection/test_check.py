@@ -243,7 +243,6 @@ async def _change(store: orlop.Store, native: orlop.Snapshots, pick: random.Rand
                     await writer.commit(labels=ROOTED)
 
 
-@pytest.mark.xfail(reason="who is recorded anew before it was swept is counted as a holder twice")
 @pytest.mark.parametrize("adopting", [False, True], ids=["put", "ingest"])
 def test_what_comes_again_before_it_was_swept_is_held_once(adopting: bool) -> None:
     world = World()
