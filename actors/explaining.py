@@ -62,7 +62,7 @@ class Explainer:
             where = "any namespace" if request.all_namespaces else f"namespace {quote(context.namespace or '')}"
             raise NotFound(
                 f"content, image or snapshot {quote(request.name)} in {where}",
-                hint="--all-namespaces looks everywhere",
+                hint="a snapshot may be named as snapshotter/key; --all-namespaces looks everywhere",
             )
         return Explained(found)
 

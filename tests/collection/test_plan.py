@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import trio
@@ -19,7 +18,6 @@ from ..support.calm import (
     HOUR_S,
     LARGE,
     REF_IMAGE,
-    ROOT,
     ROOTED,
     SMALL,
     Calm,
@@ -268,36 +266,6 @@ async def test_an_ingest_that_expired_is_planned(calm: Calm) -> None:
     _, objects = await planned(calm.store)
     assert [(each.kind, each.name) for each in objects] == [("ingest", "left")]
     assert (await calm.store.collect()).ingests == 1
-
-
-async def test_an_ingest_that_expired_frees_its_bytes(calm: Calm) -> None:
-    async with calm.store.content.ingest("left") as writer:
-        await writer.write(bytes(LARGE))
-    calm.clock.shift_s = 25 * HOUR_S
-    assert (await calm.store.plan_collection()).freed == LARGE
-    assert (await calm.store.collect()).freed == LARGE
-
-
-async def test_an_active_snapshot_frees_what_was_written_into_it(calm: Calm) -> None:
-    (mount,) = await calm.store.snapshots.using("native").prepare("a", labels=ROOTED)
-    Path(mount.source, "f").write_bytes(bytes(50_000))
-    await calm.store.snapshots.using("native").update("a", {}, [f"labels.{ROOT}"])
-    before = calm.on_disk()
-    plan, objects = await planned(calm.store)
-    assert [each.name for each in objects] == ["native/a"]
-    await calm.store.collect()
-    assert plan.freed == before - calm.on_disk()
-
-
-async def test_snapshots_of_overlayfs_free_what_they_take(calm: Calm) -> None:
-    snapshots = calm.store.snapshots.using("overlayfs")
-    (mount,) = await snapshots.prepare("a", labels=ROOTED)
-    Path(mount.source, "f").write_bytes(bytes(50_000))
-    await snapshots.commit("c", "a")
-    before = calm.on_disk()
-    plan, _ = await planned(calm.store)
-    await calm.store.collect()
-    assert plan.freed == before - calm.on_disk()
 
 
 # the bin -----------------------------------------------------------------------------------------------------
