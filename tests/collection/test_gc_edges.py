@@ -73,7 +73,7 @@ async def test_17_21_a_long_chain_of_snapshots_is_kept_by_its_top(tmp_path) -> N
     async with StoreMaker("embedded", "memory", tmp_path).open() as store:
         graph = Graph(store)
         lines = [f"s:s{n} parent=s{n - 1}" if n else "s:s0" for n in range(DEPTH)]
-        await graph.build("\n".join([*lines, "k:C snapshot=s999"]))
+        await graph.build("\n".join([*lines, f"k:C snapshot=s{DEPTH - 1}"]))
         assert await graph.survivors() == {f"s:s{n}" for n in range(DEPTH)} | {"k:C"}
         await store.containers.delete("C")
         assert await graph.survivors() == set()

@@ -184,6 +184,7 @@ async def test_files_and_folders_shrink_by_what_was_planned(calm: Calm, prepare:
     in_engine = sum(each.size for each in objects if each.kind == "content" and each.size <= SMALL)
     if prepare is removed_by_hand:
         in_engine = SMALL  # its record was gone before
+    await calm.removals_done()
     before = calm.on_disk()
     await calm.store.collect()
     assert before - calm.on_disk() == plan.freed - in_engine

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import trio
 
 import orlop
 from orlop.actors.config import CollectorConfig, StoreConfig
@@ -70,6 +71,12 @@ class Calm:
     running: RunningStore
     folder: Path
     clock: ShiftedClock
+
+    async def removals_done(self) -> None:
+        """A file that lost its name to one that was there already is removed by and by."""
+        with trio.fail_after(10):
+            while (await self.store.collector()).removals:
+                await trio.sleep(0.01)
 
     def on_disk(self) -> int:
         """Bytes of all blobs and snapshots that are files and folders."""
