@@ -40,6 +40,19 @@ def test_a_large_record_is_made_again_while_its_edges_are_owed(budget: float, st
     assert story.there(["x1", "x44"]) == []
 
 
+def test_back_references_of_a_large_record_count_once(budget: float) -> None:
+    """It is made again while its edges are there, and what is owed for it puts them once more."""
+    story = Story(budget)
+    labels = {**label(*MANY), **label("x1", way="bref")}
+    story.image("i", labels=labels)
+    story.settle()
+    story.untag("i")
+    story.image("i", labels=labels)
+    story.settle()
+    story.untag("i")
+    story.settle()
+
+
 @pytest.mark.parametrize("steps", range(4))
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_large_lease_is_made_again_while_its_entries_are_owed(budget: float, steps: int, flat: bool) -> None:

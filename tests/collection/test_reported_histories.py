@@ -8,7 +8,8 @@ from orlop.actors import content, leases, namespaces, snapshot_plans
 from orlop.protocol import messages as m
 from orlop.protocol.messages import Context
 from orlop.protocol.records import LeaseResource
-from orlop.storage.collection.collector import has_work
+from orlop.storage.collection import collector
+from orlop.storage.collection.state import Mode, State
 from orlop.storage.engine import Kind
 from tests.support.forest_checks import Seen
 from tests.support.histories import EXPIRE, REF, ROOT
@@ -134,10 +135,14 @@ def test_a_large_record_takes_the_place_of_a_sealed_one(budget: int) -> None:
 def test_a_record_is_born_where_a_flat_variant_was_sealed(budget: int) -> None:
     story = Story(budget)
     story.open_lease("flat", flat=True)
+    story.put("A")
+    story.image("i", "A")
     story.hold("flat", of_content("A"))
     story.settle()
     story.end_lease("flat")
     story.until_sealed()
+    story.drop("A")
+    story.untag("i")
     story.open_lease("new", flat=True)
     story.batch(
         (content.put, m.PutContent(b"blob A")),
@@ -207,6 +212,20 @@ def test_a_snapshot_goes_whose_children_are_sealed(budget: int) -> None:
     assert story.snapshots("base", "top") == []
 
 
+@pytest.mark.parametrize("budget", [1, 8])
+def test_what_tells_others_is_found_dead_meanwhile(budget: int) -> None:
+    """A is absent; it lives by an image that expires before all are told that refer back to it."""
+    story = Story(budget)
+    for n in range(20):
+        story.put(n, labels={**label("A", way="bref"), ROOT: "x"})
+    story.settle()
+    story.image("i", "A", {EXPIRE: story.at(5)})
+    story.until(lambda _: any(each.mode == Mode.PUSH and each.cursor for each in Seen(story.world).queue.values()))
+    story.wait(6)
+    story.settle()
+    assert story.state(vertex_of(of_content("A"))) == State()
+
+
 @BUDGETS
 def test_a_round_that_is_to_be_closed_is_work(budget: int) -> None:
     story = Story(budget)
@@ -214,7 +233,7 @@ def test_a_round_that_is_to_be_closed_is_work(budget: int) -> None:
     story.settle()
     story.label("A")
     while story.has(Kind.CONTENT, digest("A")):
-        assert story.world.read(has_work), story.clock
+        assert story.world.read(collector.has_work), story.clock
         story.step()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from orlop.protocol.records import LeaseResource
+from orlop.storage.collection.state import State
 from orlop.storage.engine import Kind
 from tests.support.histories import EXPIRE, ROOT
 from tests.support.stories import Story, condition, digest, label, of_content, of_snapshot, vertex_of
@@ -53,6 +54,27 @@ def test_urgent_work_takes_suspects_over(budget: float) -> None:
     story.settle()
 
 
+def test_urgent_work_takes_suspects_over_that_it_releases(budget: float) -> None:
+    """Both let go of C: a client before, and now what goes urgently."""
+    story = Story(budget)
+    story.open_lease("one")
+    story.open_lease("two")
+    story.put("C")
+    story.hold("one", of_content("C"))
+    story.put("P", "C")
+    story.hold("two", of_content("P"))
+    for n in range(12):
+        story.put(n)
+        story.hold("one", of_content(n))
+    story.settle()
+    story.end_lease("one")
+    story.end_lease("two", sync=True)
+    while story.step().urgent:
+        assert len(story.there(range(12))) == 12
+    assert story.there("PC") == []
+    story.settle()
+
+
 def binned(budget: float) -> Story:
     story = Story(budget, grace_ns=10**10)
     story.put("A", "B", labels={ROOT: "x"})
@@ -95,6 +117,17 @@ def test_what_is_in_the_bin_is_woken(budget: float, wake: Callable[[Story], None
     assert story.there("AB") == ["A", "B"]
 
 
+def test_urgent_work_does_not_wait_in_the_bin(budget: float) -> None:
+    story = binned(budget)
+    story.put("C", labels={ROOT: "x"})
+    story.image("j", "C")
+    story.label("C")
+    story.settle()
+    story.untag("j", sync=True)
+    story.settle()
+    assert story.there("ABC") == ["A", "B"]
+
+
 def test_a_name_is_taken_from_the_bin(budget: float) -> None:
     story = Story(budget, grace_ns=10**10)
     story.put("A", labels={ROOT: "x"})
@@ -110,6 +143,48 @@ def test_a_name_is_taken_from_the_bin(budget: float) -> None:
     story.settle()
     assert story.has(Kind.IMAGE, "i")
     assert story.there("A") == ["A"]
+
+
+def test_a_lease_is_taken_from_the_bin(budget: float) -> None:
+    """Its expiry is still to come, for the clock was set back, and is called off: what it names lives with it."""
+    story = Story(budget, grace_ns=10**10)
+    story.put("A", labels={ROOT: "x"})
+    story.open_lease("lease", seconds=5)
+    story.hold("lease", of_content("A"))
+    story.label("A")
+    story.settle()
+    story.wait(6)
+    story.settle()
+    assert not story.state(vertex_of(of_content("A"))).anchored
+    story.wait(-6)
+    story.flatten("lease", flat=False)
+    story.settle()
+    story.wait(20)
+    story.settle()
+    assert story.has(Kind.LEASE, "lease")
+    assert story.there("A") == ["A"]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("root", [False, True])
+def test_what_takes_the_place_of_what_is_in_the_bin_waits_anew(budget: float, flat: bool, root: bool) -> None:
+    story = Story(budget, grace_ns=10**10)
+    story.open_lease("lease", flat=flat)
+    story.hold("lease", of_content("A"))
+    story.put("A")
+    story.settle()
+    story.end_lease("lease")
+    story.settle()
+    story.wait(9)
+    story.drop("A")
+    story.put("A", labels={ROOT: "x"} if root else {})
+    story.settle()
+    story.wait(2)
+    story.settle()
+    assert story.there("A") == ["A"]
+    story.wait(10)
+    story.settle()
+    assert story.there("A") == (["A"] if root else [])
 
 
 def test_content_in_the_bin_is_there_already(budget: float) -> None:
@@ -230,17 +305,32 @@ def test_a_condition_brings_nothing_back(budget: float) -> None:
     assert story.snapshots("s") == []
 
 
-def test_what_was_condemned_while_absent_is_born(budget: float) -> None:
-    """In the very moment in which it is no more: it is another one, which lives as long as it is held."""
+def test_what_was_sealed_in_one_way_is_deleted_and_born(budget: float) -> None:
+    """What is born is another one than what is no more: it lives as long as it is held."""
+    story = held_both_ways(budget)
+    story.until_sealed()
+    story.drop("A")
+    story.put("A")
+    story.image("i", "A")
+    story.end_lease("flat")
+    assert story.there("A") == ["A"]
+    story.settle()
+    assert story.there("A") == ["A"]
+
+
+def test_of_what_is_absent_and_dead_nothing_is_kept(budget: float) -> None:
+    """There is nothing to sweep; born later, it is as new as any other."""
     story = Story(budget)
     story.open_lease("lease")
     story.hold("lease", of_content("A"))
     story.settle()
+    assert story.state(vertex_of(of_content("A"))).anchored
     story.end_lease("lease")
-    story.until_sealed()
+    while story.step().more:
+        assert not story.clock.sealed
+    assert story.state(vertex_of(of_content("A"))) == State()
     story.put("A")
     story.image("i", "A")
-    assert story.there("A") == ["A"]
     story.settle()
     assert story.there("A") == ["A"]
 

@@ -5,6 +5,7 @@ Source: gc-algorithm 7 and 10.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -61,7 +62,8 @@ class Seen:
         self.queue = {key: decode_item(value) for key, value in await _region(txn, keys.QUEUE)}
         extents = await _region(txn, keys.QUEUE_EXTENTS)
         self.extents = {key[3:]: decode_extent(value) for key, value in extents}
-        self.edge_keys = {*(await _region(txn, keys.EDGES)), *(await _region(txn, keys.BACK_EDGES))}
+        back_edges = await _region(txn, keys.BACK_EDGES)
+        self.edge_keys = {*(await _region(txn, keys.EDGES)), *back_edges}
         self.instants = {key for key, _ in await _region(txn, keys.TIMES)}
         self.records: dict[Vertex, msgspec.Struct] = {}
         self.entries: dict[Vertex, list[tuple[Kind, str, bool]]] = {}
@@ -78,6 +80,11 @@ class Seen:
             if isinstance(record, Lease):
                 page = await page_targets(txn, namespace, record, b"", FAR)
                 self.entries[vertex] = [(kind, name, flat) for _, kind, name, flat in page]
+        self.backs = Counter(_split(key)[0] for key, _ in back_edges)
+        self.counted_backs = {
+            namespace: int.from_bytes(await txn.get(keys.back_count(namespace)) or b"", "big")
+            for namespace in namespaces | set(self.backs)
+        }
         for namespace in namespaces | {vertex.namespace for vertex in self.states}:
             graph = await read_graph(txn, namespace, self.clock.time, _nothing)
             self.graphs[namespace] = graph
@@ -134,7 +141,8 @@ def check_pointers(seen: Seen) -> None:
 
 
 def check_keys(seen: Seen) -> None:
-    """Edges and instants are what the records say."""
+    """Edges and instants are what the records say, and back references are counted."""
+    assert all(seen.backs[namespace] == count for namespace, count in seen.counted_backs.items())
     expected: set[tuple[bytes, bytes]] = set()
     instants: set[bytes] = set()
     for vertex, record in seen.records.items():

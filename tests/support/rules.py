@@ -50,17 +50,29 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
 RULES: dict[str, list[Edit]] = {
     # edges that come and go
     "a new edge wakes its target": [Edit(changes, "_conducts", "await forest.wake(target, state, link)", "pass")],
-    "a new edge gives what is absent a state": [
-        Edit(changes, "_conducts", "await forest.put_state(target, State(link))", "pass")
+    "a new edge anchors what refers to nothing": [
+        Edit(changes, "_conducts", "await forest.anchor(target, state, link)", "pass")
     ],
-    "what has a record is told to those it refers to": [
-        Edit(changes, "_is_plain", "is not None:\n        return False", "is not None:\n        pass")
+    "what is dead keeps nothing": [
+        Edit(changes, "_conducts", "if (await forest.state(source)).witness is None:", "if False:")
     ],
-    "what is absent is told to those that refer back to it": [
+    "who refers to something is woken": [
         Edit(
-            changes, "_is_plain", 'return target.flat or not await forest.back_referrers(target, b"", 1)', "return True"
+            changes,
+            "_is_plain",
+            "if record is not None and any(out.edge != _BACK for out in edges(record)):",
+            "if False:",
         )
     ],
+    "who is referred back to is woken": [
+        Edit(
+            changes,
+            "_is_plain",
+            '(isinstance(record, Lease) or await forest.back_referrers(target, b"", 1))',
+            "isinstance(record, Lease)",
+        )
+    ],
+    "a lease is woken": [Edit(changes, "_is_plain", "isinstance(record, Lease) or ", "")],
     "a new edge lets a suspect look again": [
         Edit(changes, "_conducts", "await forest.look_again(state)\n        return", "return")
     ],
@@ -72,7 +84,7 @@ RULES: dict[str, list[Edit]] = {
         Edit(
             changes,
             "edge_added",
-            "await _conducts(forest, owner._replace(flat=True), target._replace(flat=True), link)",
+            "await _conducts(forest, above, Vertex(target.namespace, target.kind, target.name, True), link)",
             "pass",
         )
     ],
@@ -117,7 +129,21 @@ RULES: dict[str, list[Edit]] = {
         )
     ],
     "a root that is born is rescued when it was condemned": [
-        Edit(changes, "_born", "else:\n            await forest.wake(vertex, state)", "else:\n            pass")
+        Edit(changes, "_born", "return True\n        await forest.wake(vertex, state)", "return True\n        pass")
+    ],
+    "what was condemned flat and is born is in question": [
+        Edit(changes, "_born", "await forest.wake(vertex._replace(flat=True), flat)", "pass")
+    ],
+    "what is condemned and born is in question": [
+        Edit(
+            changes,
+            "_born",
+            "elif state.phase:\n        await forest.wake(vertex, state)",
+            "elif state.phase:\n        pass",
+        )
+    ],
+    "what is born is looked at, if something refers to it": [
+        Edit(changes, "_settle_newborn", "await forest.wake(vertex, normal)", "pass")
     ],
     "what is born is found dead, if nothing refers to it": [
         Edit(changes, "_settle_newborn", "await forest.condemn(vertex, normal)", "pass")
@@ -127,6 +153,9 @@ RULES: dict[str, list[Edit]] = {
         Edit(changes, "_root_reason", "await forest.suspect(vertex, state)", "pass")
     ],
     "who gains a root reason is woken": [Edit(changes, "_root_reason", "await forest.wake(vertex, state)", "pass")],
+    "who gains a root reason and refers to nothing is anchored": [
+        Edit(changes, "_root_reason", "await forest.anchor(vertex, state, ROOT)", "pass")
+    ],
     # conditions and time
     "a window that moved makes a suspect": [
         Edit(changes, "_window_moved", "await forest.suspect(snapshot, state)", "pass")
@@ -218,7 +247,7 @@ RULES: dict[str, list[Edit]] = {
         Edit(
             lease_entries,
             "flatness_changed",
-            "await owe(txn, OwedEntries(namespace, lease.id, _prefix(namespace, lease)))",
+            "await owe(txn, OwedEntries(namespace, lease.id, entries_prefix(namespace, lease)))",
             "pass",
         )
     ],
@@ -234,8 +263,27 @@ RULES: dict[str, list[Edit]] = {
     ],
     "who saw something is looked at again": [Edit(steps, "_detach", "if item.saw:", "if False:")],
     "who saw nothing is condemned, the others wait": [Edit(steps, "_detach", "if item.saw:", "if not item.saw:")],
+    "of what is absent and dead nothing is kept": [
+        Edit(steps, "_found_dead", "state.push or await forest.record(vertex) is not None", "True")
+    ],
+    "what still tells others is condemned, though it is absent": [
+        Edit(steps, "_found_dead", "state.push or await forest.record(vertex)", "await forest.record(vertex)")
+    ],
+    "who waits for an answer is not asked": [Edit(steps, "_examine_other", "other in asking or ", "")],
+    "only suspects of this round are asked": [
+        Edit(steps, "_examine_other", " or state.round != forest.clock.current", "")
+    ],
     "who is detached makes suspects of his children": [
         Edit(steps, "_detach", "await forest.suspect(target, theirs)", "pass")
+    ],
+    "what an urgent round releases is pulled into it": [
+        Edit(steps, "_detach", "elif theirs.suspect and rushed and theirs.round == forest.clock.open:", "elif False:")
+    ],
+    "who is let go urgently is pulled into the urgent round": [
+        Edit(changes, "_lost", " or (state.suspect and forest.urgent)", "")
+    ],
+    "a suspect is taken over by the urgent round": [
+        Edit(Forest, "suspect", "if state.suspect and self.urgent and state.round == self.clock.open:", "if False:")
     ],
     "behind a long climb the look goes on": [
         Edit(steps, "examine", "cursor=edge.cursor, saw=True", "cursor=item.cursor, saw=True"),
@@ -301,6 +349,37 @@ RULES: dict[str, list[Edit]] = {
     "rescues come before a round is closed": [
         Edit(collector, "_step", "(Phase.SUSPECTS, Phase.RESCUES)", "(Phase.SUSPECTS,)")
     ],
+    "a round that was begun with is work": [Edit(collector, "has_work", "clock.working or ", "")],
+    "a round with work left is begun with": [
+        Edit(collector, "_work", "forest.set_clock(working=forest.clock.working or phase is not Phase.SWEEP)", "pass"),
+        Edit(
+            collector,
+            "_step",
+            "forest.set_clock(current=clock.open, working=True)",
+            "forest.set_clock(current=clock.open)",
+        ),
+    ],
+    "an urgent round does not wait in the bin": [
+        Edit(collector, "_close", "elif grace_ns and round_ not in forest.clock.rushed:", "elif grace_ns:")
+    ],
+    "an empty round is not sealed": [
+        Edit(collector, "_close", "if not (await forest.extent(round_, Phase.SWEEP)).count:", "if False:")
+    ],
+    # what is counted
+    "an entry of the queue counts": [Edit(Forest, "_extend", "extent.count + 1", "extent.count or 1")],
+    "an entry that goes counts no more": [Edit(Forest, "drop_entry", "extent.count - 1", "extent.count")],
+    "an extent begins with its first entry": [
+        Edit(Forest, "_extend", "extent.first if extent.count else sequence", "sequence")
+    ],
+    "an extent of nothing goes": [Edit(Forest, "drop_entry", "encode(left) if left.count else None", "encode(left)")],
+    "back references count": [Edit(Forest, "put_edge", "await self._count_back(owner.namespace, key, 1)", "pass")],
+    "a back reference that goes counts no more": [
+        Edit(Forest, "delete_edge", "await self._count_back(owner.namespace, key, -1)", "pass")
+    ],
+    "a back reference counts once": [
+        Edit(Forest, "_count_back", "if (await self.txn.get(key) is not None) == (by > 0):", "if False:")
+    ],
+    "a dead object counts until its record goes": [Edit(changes, "_deleted", "await forest.uncount(vertex)", "pass")],
     # edges as they are read
     "a condition has to hold": [
         Edit(Forest, "in_edges", "if edge == _CONDITION and (flat or not holds(", "if False and (flat or not holds(")
@@ -334,24 +413,37 @@ RULES: dict[str, list[Edit]] = {
             "return False",
         )
     ],
-    "a new edge buries what is sealed": [Edit(changes, "_conducts", "if forest.is_doomed(state):", "if False:")],
-    "a condition does not wake what is sealed": [
+    "a new edge buries what is no more": [
+        Edit(changes, "_conducts", "if await bury_gone(forest, target):", "if False:")
+    ],
+    "a condition buries what is no more": [Edit(changes, "edge_added", "await bury_gone(forest, target)", "pass")],
+    "a rescue buries what is sealed": [
+        Edit(steps, "push", "if await bury_gone(forest, target):", "if False:"),
+        Edit(steps, "push", "elif forest.is_doomed(theirs):", "elif False:"),
+    ],
+    "an instant buries what is sealed": [
+        Edit(clock, "_switched", " and not await bury_gone(forest, vertex)", ""),
+        Edit(clock, "_switched", "if forest.is_doomed(state):", "if False:"),
+    ],
+    "both variants are buried": [
+        Edit(removing, "bury_both", "for flat in (False, True):", "for flat in (vertex.flat,):")
+    ],
+    "only what is no more is buried": [
         Edit(
-            changes,
-            "edge_added",
-            "if used is None or forest.is_doomed(await forest.state(target)):",
-            "if used is None:",
+            removing, "bury_gone", "if not all(each == IDLE or forest.is_doomed(each) for each in states):", "if False:"
         )
     ],
-    "a rescue buries what is sealed": [Edit(steps, "push", "if forest.is_doomed(theirs):", "if False:")],
-    "an instant buries what is sealed": [Edit(clock, "_switched", "if forest.is_doomed(state):", "if False:")],
-    "both variants are buried": [Edit(removing, "bury", "if forest.is_doomed(other):", "if False:")],
+    "what is buried leaves no record": [Edit(removing, "bury_both", "await remove_object(forest, vertex)", "pass")],
     "what lives by its other variant is not buried": [Edit(removing, "bury", "if other == IDLE:", "if True:")],
     "what is in the way of a new record is buried": [
-        Edit(changes, "make_way", "await bury_both(forest, vertex)", "pass")
+        Edit(changes, "bury_if_dead", "await bury_both(forest, vertex)", "pass")
     ],
+    "content that is in the way and no more is buried": [
+        Edit(changes, "make_way", "await bury_gone(forest, Vertex(namespace, kind, name))", "False")
+    ],
+    "what waits in the bin makes way": [Edit(changes, "bury_if_dead", " and not in_bin", "")],
     "what is alive does not make way": [
-        Edit(changes, "make_way", "return False\n    if normal == flat", "continue\n    if normal == flat")
+        Edit(changes, "bury_if_dead", "if not forest.is_doomed(state) and not in_bin:", "if False:")
     ],
     "what is sealed is not found": [
         Edit(alive, "is_gone", "return _gone(normal, sealed) and _gone(flat, sealed) and", "return False and")
