@@ -25,7 +25,12 @@ from ..protocol.methods import Method
 from ..protocol.service import Answer, Ordered, PointRead, Reply, Route, Session, Stream, Task
 from ..protocol.version import PROTOCOL_VERSION, STORE_FORMAT, __version__
 from ..protocol.world import World
-from ..storage.engine import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS, MAX_TRANSACTION_WRITES
+from ..storage.engine import (
+    MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_OPERATIONS,
+    MAX_TRANSACTION_WRITES,
+    Reopened,
+)
 from . import batch, containers, content, images, leases, listing, namespaces, sandboxes
 from .actor import Result
 from .adopting import AdoptingWriter
@@ -141,7 +146,14 @@ class StoreService:
         self._quiet = trio.Event()
 
         def read(fn: Any) -> PointRead:
-            return PointRead(lambda request, context: fn(storage, request, context))
+            async def answer(request: Any, context: Context) -> Any:
+                try:
+                    return await fn(storage, request, context)
+                except Reopened as error:  # a write failed meanwhile, on a full disk say: the read is as good as before
+                    await storage.read_again(error)
+                    return await fn(storage, request, context)
+
+            return PointRead(answer)
 
         def task(fn: Any) -> Task:
             return Task(lambda request, context, _: fn(storage, request, context))

@@ -40,7 +40,7 @@ from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Work, World
 from ..storage import keys
 from ..storage.collection.rebuild import begin_rebuild, rebuild_some
-from ..storage.engine import KeyValue, Snapshot, Transaction, WriteFailed
+from ..storage.engine import KeyValue, Reopened, Snapshot, Transaction, WriteFailed
 from ..storage.overlay import Overlay, OverlayTransaction
 from .promise import Promise
 
@@ -54,6 +54,7 @@ GROUP_WRITES = 4096
 GROUP_BYTES = 1024 * 1024
 PLAN_SLICE_NS = 2_000_000  # then the loop gets its turn
 MAILBOX_SIZE = 1024
+REOPEN_S = 5.0  # that a read waits for a store that is being reopened
 RETRY_S = 1.0  # between attempts to open the data again, say on a full disk
 CLOCK_STEP_NS = 1_000_000_000  # a clock that stands or stumbles is bumped; one that was set back is believed
 
@@ -208,6 +209,7 @@ class StorageActor:
         self._idle = trio.Event()
         self._last_ns = 0
         self._recovering = False
+        self._reopened = trio.Event()
         self._listeners: list[Callable[[Durable], None]] = []
         self._groups = self._transactions = self._writes = self._longest_ns = self._recoveries = 0
 
@@ -292,6 +294,14 @@ class StorageActor:
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()
+
+    async def read_again(self, error: Reopened) -> None:
+        """Returns when there is a state to read again. Raises the error when that takes too long."""
+        with trio.move_on_after(REOPEN_S):
+            while self._recovering:
+                await self._reopened.wait()
+            return
+        raise error
 
     def close(self) -> None:
         """Retire the view; call when `run` has ended. The key-value store is the opener's to close."""
@@ -424,6 +434,7 @@ class StorageActor:
         on_top, self._open = self._open, _Group(self._open.number + 1, self._durable)
         self._overlay.clear()
         self._recovering = True
+        self._reopened = trio.Event()
         self._recoveries += 1
         self._room.set()
         self._store.invalidate()
@@ -444,6 +455,7 @@ class StorageActor:
         self._view.number = self._durable = found
         self._open.last_commit = found
         self._recovering = False
+        self._reopened.set()
         self._answered(0)
         log.warning("the store was reopened", commit=found)
 

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Protocol, TypeVar
 
+from ..protocol.errors import Unavailable
+
 __all__ = [
     "MAX_KEY_BYTES",
     "MAX_TRANSACTION_BYTES",
@@ -22,6 +24,7 @@ __all__ = [
     "KeyValue",
     "Kind",
     "Reader",
+    "Reopened",
     "Snapshot",
     "Transaction",
     "View",
@@ -162,6 +165,10 @@ class KeyValue(Protocol):
 
     def close(self) -> None:
         """Called when no write is under way. Snapshots are dead from here on."""
+
+
+class Reopened(Unavailable):
+    """A read of a state that went with the handle; the same read of the present state succeeds."""
 
 
 class WriteFailed(Exception):

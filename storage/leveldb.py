@@ -22,7 +22,7 @@ import plyvel
 from ..protocol.errors import DataLoss, Unavailable
 from ..protocol.world import Files
 from . import posix
-from .engine import WriteFailed
+from .engine import Reopened, WriteFailed
 
 __all__ = ["LevelDBStore"]
 
@@ -159,7 +159,7 @@ class LevelDBStore:
 
     def _check(self, epoch: int) -> None:
         if epoch != self._epoch:
-            raise Unavailable("the store was reopened; read again")
+            raise Reopened("the store was reopened; read again")
 
 
 class _Snapshot:

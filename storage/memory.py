@@ -10,8 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Mapping
 from itertools import islice
 
-from ..protocol.errors import Unavailable
-from .engine import WriteFailed
+from .engine import Reopened, WriteFailed
 
 __all__ = ["MemoryStore"]
 
@@ -120,7 +119,7 @@ class _MemorySnapshot:
 
     def _check(self) -> None:
         if self._closed or self._epoch != self._store._epoch:
-            raise Unavailable("the store was reopened; read again")
+            raise Reopened("the store was reopened; read again")
 
 
 class _MemoryScan:
