@@ -120,19 +120,19 @@ def inspect(session: Session, name: str, with_content: bool, as_json: bool) -> N
 @images.command("remove")
 @click.argument("names", nargs=-1, required=True, metavar="REF...")
 @click.option("--async", "asynchronous", is_flag=True, help="Do not wait until what only they held is gone.")
-@click.option("--sync", is_flag=True, hidden=True, help="The default.")
+@click.option("--sync", is_flag=True, help="Nothing of it waits in the bin, where there is one.")
 @click.pass_obj
 def remove(session: Session, names: tuple[str, ...], asynchronous: bool, sync: bool) -> None:
     """Remove images, and wait until the content that only they held is gone.
 
-    Short names stand for what `pull` makes of them.
+    With a grace period (gc.grace_s) it waits in the bin instead, and `orlop undelete` brings all of it back. Short names
+    stand for what `pull` makes of them.
     """
-    del sync
 
     async def run(store: Store) -> None:
         async def act(name: str) -> None:
             literal = await resolve_name(store, name)
-            await store.images.delete(literal)
+            await store.images.delete(literal, sync=sync)
 
         try:
             await for_each(names, act)
