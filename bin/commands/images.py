@@ -125,8 +125,8 @@ def inspect(session: Session, name: str, with_content: bool, as_json: bool) -> N
 def remove(session: Session, names: tuple[str, ...], asynchronous: bool, sync: bool) -> None:
     """Remove images, and wait until the content that only they held is gone.
 
-    With a grace period (gc.grace_s) it waits in the bin instead, and `orlop undelete` brings all of it back. Short names
-    stand for what `pull` makes of them.
+    With a grace period (gc.grace_s) it waits in the bin instead, and `orlop undelete` brings all of it back. Short
+    names stand for what `pull` makes of them.
     """
 
     async def run(store: Store) -> None:
