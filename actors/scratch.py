@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from ..storage.engine import Transaction
 from ..storage.overlay import Overlay, OverlayTransaction
-from .storage import DurableView, drive
+from .driving import drive
+from .storage import DurableView
 
 __all__ = ["Scratch"]
 

@@ -18,7 +18,7 @@ sync does not cover it, and acknowledged writes are lost (docs/durability.md).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
@@ -42,9 +42,10 @@ from ..storage import keys
 from ..storage.collection.rebuild import begin_rebuild, rebuild_some
 from ..storage.engine import KeyValue, Reopened, Snapshot, Transaction, WriteFailed
 from ..storage.overlay import Overlay, OverlayTransaction
+from .driving import drive
 from .promise import Promise
 
-__all__ = ["Durable", "DurableView", "Rejected", "StorageActor", "StorageStatistics", "Submission", "drive"]
+__all__ = ["Durable", "DurableView", "Rejected", "StorageActor", "StorageStatistics", "Submission"]
 
 T = TypeVar("T")
 log = structlog.get_logger("orlop.storage")
@@ -478,17 +479,6 @@ class StorageActor:
             now = self._last_ns + 1
         self._last_ns = now
         return now
-
-
-def drive(running: Awaitable[T]) -> T:
-    """Run a plan to its end in one step: a yield would let another plan in between."""
-    assert isinstance(running, Coroutine)
-    try:
-        running.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # StopIteration is not generic
-    running.close()
-    raise RuntimeError("a transaction awaited something other than its transaction")
 
 
 def _number(value: bytes | None) -> int:
