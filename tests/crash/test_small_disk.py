@@ -37,6 +37,10 @@ def blob(number: int, size: int) -> tuple[bytes, str]:
     return data, f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def blob_files(small: Path) -> int:
+    return sum(path.is_file() for path in (small / "store" / "blobs").rglob("*"))
+
+
 async def fill(store: orlop.Store, size: int, most: int) -> list[int]:
     """Blobs until one is refused, and then another, which must be refused as clearly; which of them are there."""
     there, refused = [], 0
@@ -63,8 +67,8 @@ async def test_a_full_disk_refuses_writes_and_deletes_bring_it_back(small: Path)
             await store.content.abort(status.ref)
         for number in there[:-1]:
             await store.content.delete(blob(number, MIB)[1])
-        collected = await store.collect()
-        assert collected.blobs == len(there) - 1
+        await store.collect()  # its figures are not all: the collector may have begun by itself
+        assert blob_files(small) == 1
         assert await store.content.read(blob(there[-1], MIB)[1]) == blob(there[-1], MIB)[0]
         again, digest = blob(1000, MIB)
         await store.content.write("again", again, size=MIB, expected=digest, labels=ROOT)
@@ -100,4 +104,4 @@ async def test_a_disk_filled_by_others_lets_images_be_removed(small: Path) -> No
                 assert failures < 200
                 await trio.sleep(0.01)
         assert [image.name async for image in store.images.list()] == []
-        assert not [path for path in (small / "store" / "blobs").rglob("*") if path.is_file()]
+        assert blob_files(small) == 0
