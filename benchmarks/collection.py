@@ -46,14 +46,12 @@ async def fill(store: orlop.Store, images: int) -> None:
     for first in range(0, images, IMAGES_A_BATCH):
         async with store.transaction() as tx:
             for n in range(first, min(first + IMAGES_A_BATCH, images)):
-                labels = {}
-                for k in range(9):
-                    data = f"blob {n}.{k}".encode()
-                    tx.content.put(data)
-                    labels[f"{REF}.l.{k}"] = digest_of(data)
+                blobs = [f"blob {n}.{k}".encode() for k in range(9)]
                 manifest = f"manifest {n}".encode()
-                tx.content.put(manifest, labels=labels)
                 tx.images.create(f"image-{n}", orlop.Descriptor("application/x", digest_of(manifest), len(manifest)))
+                tx.content.put(manifest, labels={f"{REF}.l.{k}": digest_of(data) for k, data in enumerate(blobs)})
+                for data in blobs:
+                    tx.content.put(data)
 
 
 class Latencies:
@@ -128,9 +126,7 @@ async def by_size(folder: Path, sizes: list[int]) -> None:
             began = time.perf_counter()
             await fill(up.store, size // 10)
             print(f"{size:>9} records made in {time.perf_counter() - began:.1f} s", flush=True)
-            began = time.perf_counter()
-            await up.store.collect()  # what was born before its manifest is in question once
-            print(f"          and looked at in {time.perf_counter() - began:.1f} s more", flush=True)
+            await up.store.collect()
             await measure(up, size // 10)
 
 
@@ -164,31 +160,38 @@ async def put_all(store: orlop.Store, blobs: list[tuple[bytes, dict[str, str]]])
                 tx.content.put(data, labels=labels)
 
 
-async def adversaries(folder: Path, release: int) -> None:
-    ring = [
-        (f"ring {n}".encode(), {f"{REF}.next": digest_of(f"ring {(n + 1) % 10_000}".encode())}) for n in range(10_000)
-    ]
-    hub = [(b"hub", {})] + [(f"spoke {n}".encode(), {f"{REF}.hub": digest_of(b"hub")}) for n in range(100_000)]
-    many = [(f"loose {n}".encode(), {}) for n in range(release)]
-    for what, blobs in (("ring of 10,000", ring), ("100,000 referrers", hub), (f"{release:,} at once", many)):
-        async with running(str(folder / what.replace(" ", "-"))) as up:
-            await up.store.images.create("image-0", orlop.Descriptor("x", digest_of(b"manifest 0"), 1))
-            await up.store.leases.create("all")
-            await put_all(up.store, blobs)
-            await collected(up, what, len(blobs))
-    async with running(str(folder / "chain")) as up:
+async def at_once(folder: Path, what: str, release: int) -> None:
+    """One of the shapes that are the worst for a collector."""
+    if what == "ring":
+        digests = [digest_of(f"ring {n}".encode()) for n in range(LONG)]
+        blobs = [(f"ring {n}".encode(), {f"{REF}.next": digests[(n + 1) % LONG]}) for n in range(LONG)]
+    elif what == "referrers":
+        hub = digest_of(b"hub")
+        blobs = [(b"hub", {})] + [(f"spoke {n}".encode(), {f"{REF}.hub": hub}) for n in range(10 * LONG)]
+    else:
+        blobs = [(f"loose {n}".encode(), {}) for n in range(release if what == "release" else 0)]
+    async with running(str(folder / what)) as up:
         await up.store.images.create("image-0", orlop.Descriptor("x", digest_of(b"manifest 0"), 1))
         await up.store.leases.create("all")
-        snapshots = up.store.with_lease("all").snapshots.using("native")
-        parent = ""
-        for n in range(CHAIN):
-            await snapshots.prepare(f"active {n}", parent)
-            await snapshots.commit(f"s{n}", f"active {n}")
-            parent = f"s{n}"
-        await collected(up, f"chain of {CHAIN:,} snapshots", CHAIN)
+        if what == "chain":
+            await make_chain(up.store.with_lease("all"))
+            await collected(up, f"chain of {LONG:,} snapshots", LONG)
+        else:
+            await put_all(up.store, blobs)
+            await collected(up, f"{what} of {len(blobs):,}", len(blobs))
 
 
-CHAIN = 10_000
+async def make_chain(leased: orlop.Store) -> None:
+    snapshots = leased.snapshots.using("native")
+    parent = ""
+    for n in range(LONG):
+        await snapshots.prepare(f"active {n}", parent)
+        await snapshots.commit(f"s{n}", f"active {n}")
+        parent = f"s{n}"
+
+
+LONG = 10_000
+SHAPES = ["ring", "chain", "referrers", "release"]
 
 
 def main() -> None:
@@ -196,13 +199,14 @@ def main() -> None:
     parser.add_argument("--sizes", default="1000,10000,100000")
     parser.add_argument("--release", type=int, default=100_000, help="how many objects are released at once")
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--only", choices=["sizes", "adversaries"])
+    parser.add_argument("--only", choices=["sizes", *SHAPES])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        if options.only != "adversaries":
+        if options.only in (None, "sizes"):
             trio.run(by_size, Path(folder), [int(size) for size in options.sizes.split(",")])
-        if options.only != "sizes":
-            trio.run(adversaries, Path(folder), options.release)
+        for what in SHAPES:
+            if options.only in (None, what):
+                trio.run(at_once, Path(folder), what, options.release)
 
 
 if __name__ == "__main__":
