@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
-__all__ = ["CollectorConfig", "JournalConfig", "SnapshotConfig", "StoreConfig", "TransferConfig", "UnpackConfig"]
+__all__ = [
+    "CollectorConfig",
+    "JournalConfig",
+    "RegistryConfig",
+    "SnapshotConfig",
+    "StoreConfig",
+    "TransferConfig",
+    "UnpackConfig",
+]
 
 
 class JournalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,9 +25,23 @@ class JournalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A registry that sends nothing for `stall_s` seconds is asked again."""
+    """A registry that sends nothing for `stall_s` seconds is asked again. Blobs larger than two times `range_bytes` are
+    fetched in parts of that size, `ranges` at once (1: never), where the registry serves ranges."""
 
     stall_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    ranges: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+    range_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024)] = 4 * 1024 * 1024
+
+
+class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`hosts_dir`: a folder with one for each registry that holds its `hosts.toml`, as containerd reads them; empty:
+    none. For each host, over all pulls and pushes together: requests at a time, requests per second (0: any number),
+    and how many retries may be saved up; a good answer earns a fifth of one."""
+
+    hosts_dir: str = ""
+    connections_per_host: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
+    requests_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    retries_per_host: Annotated[int, msgspec.Meta(ge=0)] = 60
 
 
 class SnapshotConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +89,7 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     journal: JournalConfig = JournalConfig()
     transfer: TransferConfig = TransferConfig()
+    registry: RegistryConfig = RegistryConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     unpack: UnpackConfig = UnpackConfig()
     gc: CollectorConfig = CollectorConfig()

@@ -6,14 +6,15 @@ Source: spec registry 8, DESIGN 6.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
-from ..protocol.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from ..protocol.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfRange, Unavailable
 from ..protocol.identifiers import split_digest
 from ..protocol.labels import merge_sources, source_label
 from ..protocol.messages import (
@@ -22,9 +23,8 @@ from ..protocol.messages import (
     Context,
     OpenIngest,
     PullImage,
-    PullProgress,
-    PullState,
     PutContent,
+    TransferState,
     UpdateContent,
 )
 from ..protocol.records import Descriptor
@@ -37,18 +37,19 @@ from ..storage.tables import CONTENT
 from . import content
 from .actor import PlanActor
 from .adopting import AdoptingWriter
+from .config import TransferConfig
 from .content_actor import ContentActor
 from .ingest import Writer
+from .parts import fetch_parts
+from .progress import EVERY_S, Progress
 from .storage import StorageActor
 
 if TYPE_CHECKING:
     from ..protocol.registry.client import Registry
 
-__all__ = ["PROGRESS_EVERY_S", "Downloads", "Emit", "Pull", "check_bytes", "source_labels"]
+__all__ = ["Downloads", "Pull", "check_bytes", "source_labels"]
 
-PROGRESS_EVERY_S = 0.1
 BREAKS_WITHOUT_PROGRESS = 3
-Emit = Callable[[object], Awaitable[None]]
 
 
 class _Download:
@@ -61,45 +62,20 @@ class _Download:
 
 @dataclass
 class Pull:
+    """One pull under way."""
+
     request: PullImage
     reference: Reference
     context: Context
     registry: Registry
     platforms: list[Platform]
     limiter: trio.CapacityLimiter
-    emit: Emit
-    progress: dict[str, PullProgress] = field(default_factory=dict)
-    changed: set[str] = field(default_factory=set)
+    progress: Progress
     seen: set[str] = field(default_factory=set)
 
-    def show(
-        self, descriptor: Descriptor, state: PullState, offset: int = 0, transferred: int = 0, note: str = ""
-    ) -> None:
-        self.progress[descriptor.digest] = PullProgress(
-            name=f"{kind_of(descriptor.media_type)} ({split_digest(descriptor.digest)[1][:12]})",
-            state=state,
-            digest=descriptor.digest,
-            kind=kind_of(descriptor.media_type),
-            offset=offset,
-            total=0 if state is PullState.UNPACKING else descriptor.size,
-            transferred=transferred,
-            note=note,
-        )
-        self.changed.add(descriptor.digest)
-
-    def show_unpacking(self, descriptor: Descriptor, state: PullState, offset: int, note: str = "") -> None:
-        """The layer's download has ended, and what came over the network stays said."""
-        before = self.progress.get(descriptor.digest)
-        transferred = 0 if before is None else before.transferred
-        if state is PullState.UNPACKED:
-            offset = descriptor.size
-        self.show(descriptor, state, offset, transferred, note)
-
-    async def report(self) -> None:
-        """Send what changed since the last time; the newest state of each object only."""
-        changed, self.changed = self.changed, set()
-        for digest in changed:
-            await self.emit(self.progress[digest])
+    def show(self, descriptor: Descriptor, state: TransferState, offset: int = 0, transferred: int = 0) -> None:
+        source = self.registry.source_of(descriptor.digest) if transferred else ""
+        self.progress.show(descriptor, state, offset, transferred, source=source)
 
 
 class Downloads:
@@ -110,13 +86,18 @@ class Downloads:
     """
 
     def __init__(
-        self, storage: StorageActor, content: ContentActor, content_plans: PlanActor, policy: Sharing, stall_s: float
+        self,
+        storage: StorageActor,
+        content: ContentActor,
+        content_plans: PlanActor,
+        policy: Sharing,
+        config: TransferConfig,
     ) -> None:
         self._storage = storage
         self._content = content
         self._content_plans = content_plans
         self._policy = policy
-        self._stall_s = stall_s
+        self._config = config
         self._under_way: dict[str, _Download] = {}
 
     async def bring(self, pull: Pull, descriptor: Descriptor) -> None:
@@ -125,7 +106,7 @@ class Downloads:
             if await self.is_here(pull, descriptor) or await self.adopt(
                 pull, descriptor, source_labels(pull.reference)
             ):
-                pull.show(descriptor, PullState.EXISTS, descriptor.size)
+                pull.show(descriptor, TransferState.EXISTS, descriptor.size)
                 return
             download = self._under_way.get(descriptor.digest)
             if download is None:
@@ -143,10 +124,10 @@ class Downloads:
         """Wait for another pull's download, as long as it gets on."""
         while not download.ended.is_set():
             before = download.offset
-            with trio.move_on_after(2 * self._stall_s) as patience:
+            with trio.move_on_after(2 * self._config.stall_s) as patience:
                 while not download.ended.is_set():
-                    pull.show(descriptor, PullState.DOWNLOADING, download.offset)
-                    with trio.move_on_after(PROGRESS_EVERY_S):
+                    pull.show(descriptor, TransferState.DOWNLOADING, download.offset)
+                    with trio.move_on_after(EVERY_S):
                         await download.ended.wait()
                     if download.offset != before:
                         break
@@ -156,27 +137,26 @@ class Downloads:
 
     async def _download(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
         """Stream a blob into an ingest, resuming where it breaks, and commit it. One clear sentence on failure."""
-        if descriptor.size <= MAX_INLINE_BYTES:
-            data = await self._download_small(pull, descriptor, download)
-            await self.store_bytes(pull.context, descriptor, data, source_labels(pull.reference))
-            pull.show(descriptor, PullState.COMPLETE, descriptor.size, descriptor.size)
-            return
+        bring = self._bring_small if descriptor.size <= MAX_INLINE_BYTES else self._bring_large
         for last in (False, True):
             try:
-                await self._download_large(pull, descriptor, download)
+                await bring(pull, descriptor, download)
                 return
             except FailedPrecondition:
-                # Wrong bytes: they are gone, so nothing is poisoned; a second try gets fresh ones.
+                # Wrong bytes: they are gone, so nothing is poisoned; a second try gets fresh ones, from another host
+                # if there is one.
+                pull.registry.distrust(descriptor)
                 if last:
                     raise
 
-    async def _download_small(self, pull: Pull, descriptor: Descriptor, download: _Download) -> bytes:
+    async def _bring_small(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
         data = bytearray()
         await self._stream(pull, descriptor, download, 0, _Sink(data))
         check_bytes(descriptor, bytes(data))
-        return bytes(data)
+        await self.store_bytes(pull.context, descriptor, bytes(data), source_labels(pull.reference))
+        pull.show(descriptor, TransferState.COMPLETE, descriptor.size, descriptor.size)
 
-    async def _download_large(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
+    async def _bring_large(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
         ref = f"{kind_of(descriptor.media_type)}-{descriptor.digest}"
         request = OpenIngest(ref, descriptor.size, descriptor.digest, descriptor.media_type)
         try:
@@ -189,7 +169,6 @@ class Downloads:
             if writer.offset > descriptor.size:
                 await writer.truncate()
             begun = writer.offset
-            download.offset = begun
             if begun < descriptor.size:
                 await self._stream(pull, descriptor, download, begun, writer)
             try:
@@ -201,41 +180,69 @@ class Downloads:
             except FailedPrecondition:
                 poisoned = True
                 raise
-            pull.show(descriptor, PullState.COMPLETE, descriptor.size, descriptor.size - begun)
+            pull.show(descriptor, TransferState.COMPLETE, descriptor.size, descriptor.size - begun)
         finally:
             await writer.finish(keep=True)
             if poisoned:
                 await self._content_plans.ask(AbortIngest(ref), pull.context)
 
     async def _stream(
-        self, pull: Pull, descriptor: Descriptor, download: _Download, begun: int, sink: _Sink | Writer | AdoptingWriter
+        self, pull: Pull, descriptor: Descriptor, download: _Download, begun: int, sink: _AnySink
     ) -> None:
         """Bytes into the sink until there are as many as the descriptor says; never one more."""
+        download.offset = begun
+        pull.show(descriptor, TransferState.DOWNLOADING, begun)
+
+        async def take(piece: bytes) -> None:
+            await sink.write(piece)
+            download.offset += len(piece)
+            pull.show(descriptor, TransferState.DOWNLOADING, download.offset, download.offset - begun)
+
+        config = self._config
+        if config.ranges > 1 and descriptor.size - begun > 2 * config.range_bytes:
+            try:
+                await fetch_parts(
+                    lambda start, end: self._bytes(pull, descriptor, start, end),
+                    begun,
+                    descriptor.size,
+                    config.range_bytes,
+                    config.ranges,
+                    take,
+                )
+                return
+            except OutOfRange:
+                pass  # no ranges there: as one piece, from where we are
+        async with aclosing(self._bytes(pull, descriptor, download.offset, None)) as pieces:
+            async for piece in pieces:
+                await take(piece)
+
+    async def _bytes(
+        self, pull: Pull, descriptor: Descriptor, start: int, end: int | None
+    ) -> AsyncGenerator[bytes, None]:
+        """A blob's bytes from `start` to `end` (None: to its own), asked for again where they break off."""
         from ..protocol.registry.client import BrokenTransfer
 
-        offset, breaks = begun, 0
-        pull.show(descriptor, PullState.DOWNLOADING, offset)
-        while offset < descriptor.size:
+        offset, breaks = start, 0
+        stop = descriptor.size if end is None else end
+        while offset < stop:
             before = offset
             reason = "the registry sent fewer bytes than it announced"
             try:
-                async with pull.registry.blob(descriptor, offset) as pieces:
+                async with pull.registry.blob(descriptor, offset, end) as pieces:
                     async for piece in pieces:
-                        if offset + len(piece) > descriptor.size:
+                        offset += len(piece)
+                        if offset > stop:
                             raise FailedPrecondition(
                                 f"blob {descriptor.digest}: the registry sends more than {descriptor.size} bytes"
                             )
-                        await sink.write(piece)
-                        offset += len(piece)
-                        download.offset = offset
-                        pull.show(descriptor, PullState.DOWNLOADING, offset, offset - begun)
+                        yield piece
             except BrokenTransfer as broken:
                 reason = str(broken)
             breaks = 0 if offset > before else breaks + 1
-            if offset < descriptor.size and breaks >= BREAKS_WITHOUT_PROGRESS:
+            if offset < stop and breaks >= BREAKS_WITHOUT_PROGRESS:
                 raise Unavailable(
                     f"blob {descriptor.digest}: {offset} of {descriptor.size} bytes came from "
-                    f"{pull.reference.host}, then it broke off {breaks} times ({reason})",
+                    f"{pull.registry.source_of(descriptor.digest)}, then it broke off {breaks} times ({reason})",
                     hint="pull again: it goes on from there",
                 )
 
@@ -314,6 +321,9 @@ class _Sink:
     async def write(self, piece: bytes) -> int:
         self._data += piece
         return len(self._data)
+
+
+_AnySink = _Sink | Writer | AdoptingWriter
 
 
 def source_labels(reference: Reference) -> dict[str, str]:

@@ -5,15 +5,14 @@ Source: spec unpack 2.1 and 2.2.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
 
 from ..protocol.errors import FailedPrecondition, NotFound
-from ..protocol.identifiers import check_digest, check_name, quote, split_digest
-from ..protocol.messages import Context, PullProgress, PullState, Unpacked, UnpackImage
+from ..protocol.identifiers import check_digest, check_name, quote
+from ..protocol.messages import Context, TransferState, Unpacked, UnpackImage
 from ..protocol.records import Descriptor
 from ..protocol.registry.documents import (
     CONFIG_TYPES,
@@ -31,10 +30,11 @@ from ..protocol.service import Session
 from ..storage.tables import IMAGES
 from .content import has_intact
 from .content_actor import ContentActor
-from .downloads import PROGRESS_EVERY_S, Emit, check_bytes
+from .downloads import check_bytes
+from .progress import Emit, Progress
 from .snapshotters import Snapshotters
 from .storage import StorageActor
-from .unpacking import Show, UnpackActor, Unpacking, first_of
+from .unpacking import Show, UnpackActor, Unpacking
 from .work_leases import WorkLeases
 
 __all__ = ["ImageUnpacks", "is_rootfs", "read_document"]
@@ -81,7 +81,8 @@ class ImageUnpacks:
         check_name(request.name, "image name")
         snapshotter = await self._snapshotters.find(request.snapshotter)
         platform = parse_platform(request.platform, self._host) if request.platform else self._host
-        async with self._leases.hold(context, request.name) as leased, _reported(emit) as show:
+        progress = Progress(emit)
+        async with self._leases.hold(context, request.name) as leased, progress.reporting():
             with self._storage.view() as view:
                 image = await IMAGES.get(view, context.namespace or "", request.name)
             manifest = await self._manifest(leased, image.target, platform)
@@ -92,7 +93,7 @@ class ImageUnpacks:
             if layers is None:
                 raise FailedPrecondition(f"image {quote(request.name)} is no file system for {self._host.os}")
             start = await self._unpacks.present(snapshotter, layers, leased)
-            unpacking = Unpacking(layers, parts[0].digest, leased, self._here(leased, layers), show)
+            unpacking = Unpacking(layers, parts[0].digest, leased, self._here(leased, layers), progress.show_unpacking)
             top = await self._unpacks.run(snapshotter, unpacking, start)
         return Unpacked(top, snapshotter.name)
 
@@ -146,7 +147,7 @@ class ImageUnpacks:
                 if index >= start or fetch_all:
                     nursery.start_soon(fetch_layer, index)
                 else:
-                    show(layer.descriptor, PullState.UNPACKED, 0)
+                    show(layer.descriptor, TransferState.UNPACKED, 0)
 
             async def fetched(index: int) -> None:
                 await here[index].wait()
@@ -185,31 +186,3 @@ class ImageUnpacks:
         check_digest(descriptor.digest)
         data = await read_document(self._content, context, descriptor)
         return children(descriptor.media_type, data, descriptor.digest)
-
-
-@asynccontextmanager
-async def _reported(emit: Emit) -> AsyncIterator[Show]:
-    """How the layers stand, told now and then and at the end."""
-    steps: dict[str, PullProgress] = {}
-
-    def show(descriptor: Descriptor, state: PullState, offset: int, note: str = "") -> None:
-        name = f"layer ({split_digest(descriptor.digest)[1][:12]})"
-        steps[descriptor.digest] = PullProgress(name, state, descriptor.digest, "layer", offset, note=note)
-
-    async def report() -> None:
-        while steps:
-            await emit(steps.pop(next(iter(steps))))
-
-    async def reporter() -> None:
-        while True:
-            await trio.sleep(PROGRESS_EVERY_S)
-            await report()
-
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(reporter)
-            yield show
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise first_of(group) from None  # the work's own failure leaves as itself
-    await report()

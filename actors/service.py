@@ -46,10 +46,10 @@ from .ingest import Writer
 from .introspection import Introspection
 from .layers import LayerActor
 from .planning import Plans
+from .pulling import Puller
 from .reading import OpenReader
 from .snapshots import SnapshotActor
 from .storage import StorageActor
-from .transfer import TransferActor
 from .verification import Verifier
 
 __all__ = ["StoreService", "StoreSession"]
@@ -126,7 +126,7 @@ class StoreService:
         snapshots: SnapshotActor,
         layers: LayerActor,
         image_unpacks: ImageUnpacks,
-        transfer: TransferActor,
+        puller: Puller,
         verifier: Verifier,
         explainer: Explainer,
         checker: Checker,
@@ -245,7 +245,7 @@ class StoreService:
             t.GC_UNDELETE: plans.collection.route,
             t.USAGE_GET: Task(self._disk_usage),
             t.CHECK_RUN: Stream(checker.check),
-            t.TRANSFER_PULL: Stream(transfer.pull),
+            t.TRANSFER_PULL: Stream(puller.pull),
             t.TRANSFER_UNPACK: Stream(image_unpacks.unpack),
         }
 

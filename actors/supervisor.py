@@ -39,12 +39,13 @@ from .image_unpack import ImageUnpacks
 from .introspection import Introspection
 from .layers import LayerActor
 from .planning import Plans
+from .pulling import Puller
+from .registries import Registries
 from .removals import RemovalActor
 from .service import StoreService
 from .snapshots import SnapshotActor
 from .snapshotters import Snapshotters
 from .storage import StorageActor
-from .transfer import TransferActor
 from .unpacking import UnpackActor
 from .verification import Verifier
 from .work_leases import WorkLeases
@@ -157,16 +158,17 @@ async def _served(
     collector = Collector(storage, removals, world, config.gc)
     journal = JournalLimits(config.journal.events, config.journal.age_s)
     events = EventsActor(storage, journal, world)
-    transfer = TransferActor(
+    registries = Registries(world, config.registry, config.transfer)
+    puller = Puller(
         storage,
         content_actor,
         plans.content,
         work_leases,
         image_unpacks,
+        registries,
         host,
-        world,
         policy,
-        stall_s=config.transfer.stall_s,
+        config.transfer,
     )
     body: BaseException | None = None
     engine_room, domains = _Ward(), _Ward()
@@ -185,7 +187,7 @@ async def _served(
                     snapshots=snapshots,
                     layers=layers,
                     image_unpacks=image_unpacks,
-                    transfer=transfer,
+                    puller=puller,
                     verifier=Verifier(storage, content_actor, blobs, world),
                     explainer=Explainer(storage, world, config.gc),
                     checker=Checker(storage, collector, removals, blobs, snapshotters, world),

@@ -20,7 +20,7 @@ import trio
 
 from ..protocol.errors import FailedPrecondition, OrlopError
 from ..protocol.labels import GC_REF_SNAPSHOT
-from ..protocol.messages import Context, PullState, UpdateContent
+from ..protocol.messages import Context, TransferState, UpdateContent
 from ..protocol.records import Descriptor, SnapshotKind, Usage
 from ..protocol.registry.rootfs import Layer
 from ..protocol.world import Job as Process
@@ -33,13 +33,14 @@ from ..storage.snapshotters.interface import Snapshotter, Standing
 from . import unpack_plans as plans
 from .actor import PlanActor
 from .config import UnpackConfig
+from .failures import first_of
 from .layers import LayerActor, layer_limits
 from .snapshot_plans import keep
 from .snapshots import SnapshotActor, too_many_layers
 from .storage import StorageActor
 from .unpack_plans import Finished
 
-__all__ = ["Show", "UnpackActor", "Unpacking", "first_of"]
+__all__ = ["Show", "UnpackActor", "Unpacking"]
 
 _RECORDED_AT_ONCE = 50
 
@@ -47,7 +48,7 @@ _RECORDED_AT_ONCE = 50
 class Show(Protocol):
     """How a layer stands now; `note` is what a person should know of it."""
 
-    def __call__(self, descriptor: Descriptor, state: PullState, offset: int, note: str = "") -> None: ...
+    def __call__(self, descriptor: Descriptor, state: TransferState, offset: int, note: str = "") -> None: ...
 
 
 class _Made:
@@ -238,7 +239,7 @@ class UnpackActor:
                 lower=snapshotter.tree(standing)[1:] if kind.overlay else [],
                 lower_ready=self._lower_ready(unpacking, index),
             )
-            unpacking.show(layer.descriptor, PullState.UNPACKING, 0)
+            unpacking.show(layer.descriptor, TransferState.UNPACKING, 0)
             hear = partial(self._hear, unpacking, index, token)
             unpacked = await self._layers.lay(job, snapshotter.name, layer.descriptor, unpacking.context, hear)
         finally:
@@ -246,13 +247,13 @@ class UnpackActor:
         _check(layer, unpacked)
         made.usage = Usage(unpacked.applied.blocks * 512, unpacked.applied.inodes)
         made.note = "; ".join(unpacked.applied.warnings)
-        unpacking.show(layer.descriptor, PullState.UNPACKING, unpacked.size)
+        unpacking.show(layer.descriptor, TransferState.UNPACKING, unpacked.size)
 
     async def _hear(
         self, unpacking: Unpacking, index: int, token: object, process: Process, report: NeedsLower | Advanced | Output
     ) -> None:
         if isinstance(report, Advanced):
-            unpacking.show(unpacking.layers[index].descriptor, PullState.UNPACKING, report.bytes)
+            unpacking.show(unpacking.layers[index].descriptor, TransferState.UNPACKING, report.bytes)
         elif isinstance(report, NeedsLower):
             self._release(token)  # those below may be waiting for this place
             for lower, made in unpacking.made.items():
@@ -306,7 +307,7 @@ class UnpackActor:
                 unpacking.claimed.remove(made_of)
                 self._under_way.pop(made_of).set()
             note = unpacking.made[each.position].note
-            unpacking.show(unpacking.layers[each.position].descriptor, PullState.UNPACKED, 0, note)
+            unpacking.show(unpacking.layers[each.position].descriptor, TransferState.UNPACKED, 0, note)
 
 
 def _fresh(kind: TargetKind) -> TargetKind:
@@ -321,11 +322,3 @@ def _check(layer: Layer, unpacked: Unpacked) -> None:
             f'wrong diff id "{unpacked.digest}" calculated on extraction "{layer.diff_id}", '
             f'desc "{layer.descriptor.digest}"'
         )
-
-
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One failure of several, which were cancelled by it or say the same."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 import trio
 
 from ..protocol.errors import InvalidArgument, Unavailable
-from ..protocol.world import Address, FileStatus, Listener, Transport, User, Work, World
+from ..protocol.world import Address, FileStatus, Listener, Tls, Transport, User, Work, World
 from .btrfs import BtrfsSubvolumes
 from .mounts import LinuxMounts
 from .processes import ForkedProcesses
@@ -325,14 +325,10 @@ class SocketNetwork:
         stream = await trio.open_tcp_stream(address.host, address.port)
         return SocketTransport(stream.socket)
 
-    def http(self, *, verify: bool) -> httpx.AsyncBaseTransport:
-        import httpx
+    def http(self, tls: Tls) -> httpx.AsyncBaseTransport:
+        from .transport import http_transport
 
-        return httpx.AsyncHTTPTransport(
-            verify=verify,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30),
-        )
+        return http_transport(tls)
 
 
 class _ShortPath:

@@ -182,5 +182,5 @@ GC_UNDELETE = _unary("gc.undelete", m.Undelete, m.Undeleted, W)
 USAGE_GET = _unary("usage.get", m.GetDiskUsage, m.DiskUsage, R, namespaced=False)
 CHECK_RUN = _stream("check.run", m.Check, m.Finding, m.Checked, W, namespaced=False)
 
-TRANSFER_PULL = _stream("transfer.pull", m.PullImage, m.PullProgress, Image, W)
-TRANSFER_UNPACK = _stream("transfer.unpack", m.UnpackImage, m.PullProgress, m.Unpacked, W)
+TRANSFER_PULL = _stream("transfer.pull", m.PullImage, m.TransferProgress, Image, W)
+TRANSFER_UNPACK = _stream("transfer.unpack", m.UnpackImage, m.TransferProgress, m.Unpacked, W)

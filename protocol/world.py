@@ -28,8 +28,9 @@ __all__ = [
     "Network",
     "Pool",
     "Processes",
-    "Subvolumes",
     "Randomness",
+    "Subvolumes",
+    "Tls",
     "Transport",
     "User",
     "Work",
@@ -165,11 +166,21 @@ class Listener(Protocol):
     async def close(self) -> None: ...
 
 
+class Tls(msgspec.Struct, frozen=True):
+    """How a peer is verified, and what it is shown. `ca`: PEM files beside the system's. `client`: certificates with
+    their keys; an empty key stands in the certificate's file."""
+
+    verify: bool = True
+    ca: tuple[str, ...] = ()
+    client: tuple[tuple[str, str], ...] = ()
+
+
 class Network(Protocol):
     async def listen(self, address: Address, mode: int = 0o600) -> Listener: ...
     async def connect(self, address: Address) -> Transport: ...
-    def http(self, *, verify: bool) -> httpx.AsyncBaseTransport:
-        """The way to registries."""
+    def http(self, tls: Tls) -> httpx.AsyncBaseTransport:
+        """The way to a registry. Blocking: reads certificates. Raises OSError (ssl.SSLError is one) for those that
+        cannot be read."""
 
 
 class Job(Protocol):

@@ -8,37 +8,37 @@ from contextlib import contextmanager
 
 import click
 
-from ...protocol.messages import PullProgress, PullState
+from ...protocol.messages import TransferProgress, TransferState
 
 __all__ = ["PullDisplay", "open_display", "transfer_bar"]
 
-_ENDED = (PullState.COMPLETE, PullState.EXISTS, PullState.UNPACKED)
+_ENDED = (TransferState.COMPLETE, TransferState.EXISTS, TransferState.UNPACKED)
 
 
 class PullDisplay:
     """Keeps the newest state of every object; shows nothing by itself."""
 
     def __init__(self) -> None:
-        self.items: dict[str, PullProgress] = {}
+        self.items: dict[str, TransferProgress] = {}
 
-    def show(self, item: PullProgress) -> None:
-        if item.state not in (PullState.RESOLVING, PullState.RESOLVED, PullState.SAVED):
+    def show(self, item: TransferProgress) -> None:
+        if item.state not in (TransferState.RESOLVING, TransferState.RESOLVED, TransferState.SAVED):
             self.items[item.digest] = item
 
 
 class _Lines(PullDisplay):
     """One line for each thing that begins or ends."""
 
-    def show(self, item: PullProgress) -> None:
+    def show(self, item: TransferProgress) -> None:
         before = self.items.get(item.digest)
         super().show(item)
         if before is not None and before.state is item.state:
             return
-        if item.state is PullState.RESOLVED:
+        if item.state is TransferState.RESOLVED:
             click.echo(f"{item.name}: resolved {item.digest}", err=True)
         elif item.state in _ENDED:
             click.echo(f"{item.name}: {item.state.value}, {item.total} bytes", err=True)
-        elif item.state is not PullState.WAITING:
+        elif item.state is not TransferState.WAITING:
             click.echo(f"{item.name}: {item.state.value}", err=True)
 
 
@@ -67,7 +67,7 @@ class _Bars(PullDisplay):
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def show(self, item: PullProgress) -> None:
+    def show(self, item: TransferProgress) -> None:
         super().show(item)
         if item.digest not in self.items:
             self.progress.console.print(f"{item.name}: {item.state.value}", markup=False, highlight=False)

@@ -8,7 +8,7 @@ import time
 import click
 
 from ...protocol.api import Store
-from ...protocol.messages import Credentials, PullImage, PullState
+from ...protocol.messages import Credentials, PullImage, TransferState
 from ...protocol.registry.references import normalize
 from ..output import print_json, size_text
 from ..session import Session
@@ -95,7 +95,7 @@ def pull(
 def _summary(name: str, digest: str, display: PullDisplay, elapsed: float) -> None:
     transferred = sum(item.transferred for item in display.items.values())
     total = sum(item.total for item in display.items.values())
-    unpacked = sum(item.state is PullState.UNPACKED for item in display.items.values())
+    unpacked = sum(item.state is TransferState.UNPACKED for item in display.items.values())
     already = max(0, total - transferred)
     rate = f" ({size_text(int(transferred / elapsed))}/s)" if transferred and elapsed > 0 else ""
     click.echo(f"{name}@{digest}")

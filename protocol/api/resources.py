@@ -159,7 +159,7 @@ class Images(Resource):
         *,
         snapshotter: str = "",
         platform: str = "",
-        progress: Callable[[m.PullProgress], None] | None = None,
+        progress: Callable[[m.TransferProgress], None] | None = None,
     ) -> m.Unpacked:
         """Lay an image's layers down as snapshots named by their chain IDs; those that are there stay as they are.
         The image keeps them.

@@ -182,7 +182,7 @@ class Store:
             result: m.Checked = stream.result
         return result
 
-    async def pull(self, request: m.PullImage, progress: Callable[[m.PullProgress], None] | None = None) -> Image:
+    async def pull(self, request: m.PullImage, progress: Callable[[m.TransferProgress], None] | None = None) -> Image:
         """Bring an image from its registry and record it. See PullImage for the options.
 
         Raises NotFound, Unauthenticated, PermissionDenied, FailedPrecondition (wrong bytes), Unavailable.

@@ -129,7 +129,15 @@ from .snapshots import (
     UpdateSnapshot,
     ViewSnapshot,
 )
-from .transfer import Credentials, PullImage, PullProgress, PullState, Unpacked, UnpackImage
+from .transfer import (
+    Credentials,
+    PullImage,
+    RegistryAccess,
+    TransferProgress,
+    TransferState,
+    Unpacked,
+    UnpackImage,
+)
 
 __all__ = [
     "Undeleted",
@@ -238,8 +246,9 @@ __all__ = [
     "PublishEvent",
     "Published",
     "PullImage",
-    "PullProgress",
-    "PullState",
+    "TransferProgress",
+    "TransferState",
+    "RegistryAccess",
     "PutContent",
     "ReadContent",
     "Resource",

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import trio
 
-from ..errors import Unauthenticated
+from ..errors import Unauthenticated, Unavailable
 from ..messages import Credentials
 
 __all__ = ["Authorizer", "Challenge", "parse_challenges"]
@@ -57,10 +57,11 @@ def parse_challenges(headers: list[str]) -> list[Challenge]:
 class Authorizer:
     """Knows how to speak to one registry's hosts. One per pull; concurrent requests share one token request.
 
-    Credentials are only ever sent to the host they were given for and to the token server that it names.
+    Credentials are only ever sent to the host they were given for and to the token server that it names. A `scope` is
+    one or several, with spaces between.
     """
 
-    def __init__(self, credentials: Credentials | None, client: httpx.AsyncClient) -> None:
+    def __init__(self, credentials: Mapping[str, Credentials], client: httpx.AsyncClient) -> None:
         self._credentials = credentials
         self._client = client
         self._headers: dict[tuple[str, str], tuple[str, float]] = {}  # (host, scope) -> header, good until
@@ -87,11 +88,12 @@ class Authorizer:
                 self._headers[host, scope] = await self._fetch_token(host, scope, bearer.parameters)
                 return
             if any(challenge.scheme == "basic" for challenge in challenges):
-                if self._credentials is None or not self._credentials.user:
+                credentials = self._credentials.get(host)
+                if credentials is None or not credentials.user:
                     raise Unauthenticated(f"{host}: no basic auth credentials", hint="use --user name:password")
                 if used is not None:
-                    raise Unauthenticated(f"{host} refuses the credentials of {self._credentials.user}")
-                basic = httpx.BasicAuth(self._credentials.user, self._credentials.secret)
+                    raise Unauthenticated(f"{host} refuses the credentials of {credentials.user}")
+                basic = httpx.BasicAuth(credentials.user, credentials.secret)
                 request = next(basic.auth_flow(httpx.Request("GET", "http://unused/")))
                 self._headers[host, scope] = (request.headers["Authorization"], float("inf"))
                 return
@@ -102,12 +104,17 @@ class Authorizer:
         parts = urlsplit(realm)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise Unauthenticated(f"{host} names the token server {realm!r}, which is no URL")
-        scopes = sorted({scope, *parameters.get("scope", "").split()})
-        response = await self._request_token(realm, service, scopes)
+        scopes = sorted({*scope.split(), *parameters.get("scope", "").split()})
+        credentials = self._credentials.get(host)
+        try:
+            response = await self._request_token(realm, service, scopes, credentials)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            text = str(error) or type(error).__name__
+            raise Unavailable(f"the token server {parts.netloc} of {host}: {text}") from error
         if response.status_code != 200:
             raise Unauthenticated(
                 f"the token server {parts.netloc} of {host} answered {response.status_code}",
-                hint="check the credentials" if self._credentials else "use --user name:password",
+                hint="check the credentials" if credentials else "use --user name:password",
             )
         try:
             token = msgspec.json.decode(response.content[:_MAX_TOKEN_BYTES], type=_Token)
@@ -119,9 +126,10 @@ class Authorizer:
         life = max(1.0, token.expires_in - _EXPIRY_SLACK_S) if token.expires_in > 0 else float("inf")
         return f"Bearer {text}", trio.current_time() + life
 
-    async def _request_token(self, realm: str, service: str, scopes: list[str]) -> httpx.Response:
+    async def _request_token(
+        self, realm: str, service: str, scopes: list[str], credentials: Credentials | None
+    ) -> httpx.Response:
         query: dict[str, str | list[str]] = {"service": service, "scope": scopes}
-        credentials = self._credentials
         if credentials is None:
             return await self._client.get(realm, params=query)
         form = {"service": service, "client_id": _CLIENT_ID, "scope": " ".join(scopes)}

@@ -59,8 +59,9 @@ MAX_DOCUMENT_BYTES: Final = 4 * 1048 * 1048
 _SUBJECT: Final = "io.containerd.manifest.subject"
 
 
-class Child(msgspec.Struct, frozen=True, rename={"media_type": "mediaType"}):
-    """A descriptor as it stands in a document."""
+class Child(msgspec.Struct, frozen=True, rename={"media_type": "mediaType", "artifact_type": "artifactType"}):
+    """A descriptor as it stands in a document. `data`: the object itself, where it is small. Source: OCI image-spec,
+    descriptor."""
 
     media_type: str
     digest: str
@@ -68,6 +69,8 @@ class Child(msgspec.Struct, frozen=True, rename={"media_type": "mediaType"}):
     annotations: dict[str, str] = {}
     platform: Platform | None = None
     urls: list[str] = []
+    artifact_type: str = ""
+    data: bytes = b""
 
     @property
     def descriptor(self) -> Descriptor:

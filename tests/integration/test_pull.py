@@ -36,7 +36,7 @@ from orlop.protocol.errors import (
     Unauthenticated,
     Unavailable,
 )
-from orlop.protocol.messages import Credentials, PullImage, PullProgress, PullState
+from orlop.protocol.messages import Credentials, PullImage, TransferProgress, TransferState
 from orlop.protocol.world import Address
 from orlop.storage.engine import KeyValue
 from orlop.storage.memory import MemoryStore
@@ -296,15 +296,15 @@ def replace_reference(request: PullImage, reference: str) -> PullImage:
 async def test_progress_tells_every_object_and_counts_every_byte(
     store: orlop.Store, image: Layout, registry: FaultyRegistry
 ) -> None:
-    seen: list[PullProgress] = []
+    seen: list[TransferProgress] = []
     await pull(store, asked(registry), progress=seen.append)
-    assert seen[0].state is PullState.RESOLVING
-    assert seen[-1].state is PullState.SAVED
+    assert seen[0].state is TransferState.RESOLVING
+    assert seen[-1].state is TransferState.SAVED
     last = {item.digest: item for item in seen if item.kind}
     assert image.needed <= set(last)
     for digest in image.needed:
         size = len(image.blob(digest))
-        assert (last[digest].state, last[digest].total, last[digest].transferred) == (PullState.COMPLETE, size, size)
+        assert (last[digest].state, last[digest].total, last[digest].transferred) == (TransferState.COMPLETE, size, size)
 
 
 async def test_docker_media_types_are_pulled(store: orlop.Store, tmp_path: Path) -> None:
@@ -483,9 +483,9 @@ async def heads(registry: LayoutRegistry, count: int) -> bool:
     return len(lines(registry, "HEAD ")) >= count
 
 
-def begins(event: trio.Event, digest: str) -> Callable[[PullProgress], None]:
-    def show(item: PullProgress) -> None:
-        if item.digest == digest and item.state is PullState.DOWNLOADING:
+def begins(event: trio.Event, digest: str) -> Callable[[TransferProgress], None]:
+    def show(item: TransferProgress) -> None:
+        if item.digest == digest and item.state is TransferState.DOWNLOADING:
             event.set()
 
     return show
@@ -941,7 +941,7 @@ async def _held_for_a_while(store: orlop.Store) -> bool:
     return len(left) == 1 and "containerd.io/gc.expire" in left[0].labels
 
 
-async def _ignored(store: orlop.Store, request: PullImage, progress: Callable[[PullProgress], None]) -> None:
+async def _ignored(store: orlop.Store, request: PullImage, progress: Callable[[TransferProgress], None]) -> None:
     await store.pull(request, progress)
 
 

@@ -9,8 +9,6 @@ Source: spec registry 8 and 9.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 import structlog
 import trio
@@ -19,45 +17,43 @@ from ..protocol.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    OrlopError,
 )
 from ..protocol.identifiers import check_digest, check_name
 from ..protocol.labels import check_labels
 from ..protocol.messages import (
+    MAX_INLINE_BYTES,
     Context,
     PullImage,
-    PullProgress,
-    PullState,
+    TransferProgress,
+    TransferState,
 )
 from ..protocol.records import Descriptor
 from ..protocol.registry.documents import INDEX_TYPES, Child, children, document_labels, kind_of
 from ..protocol.registry.platforms import Platform, best_first, parse_platform
 from ..protocol.registry.references import parse_reference
 from ..protocol.service import Session
-from ..protocol.world import Work, World
 from ..storage.blobs.sharing import Sharing
 from ..storage.engine import Transaction
 from .actor import PlanActor
+from .config import TransferConfig
 from .content_actor import ContentActor
-from .downloads import PROGRESS_EVERY_S, Downloads, Emit, Pull, check_bytes, source_labels
+from .downloads import Downloads, Pull, check_bytes, source_labels
 from .image_unpack import ImageUnpacks, is_rootfs, read_document
 from .images import record_image
+from .progress import Emit, Progress
+from .registries import Registries
 from .storage import StorageActor
 from .work_leases import WorkLeases
 
-if TYPE_CHECKING:
-    from ..protocol.registry.client import Registry
-
-__all__ = ["TransferActor"]
+__all__ = ["Puller"]
 
 log = structlog.get_logger("orlop.transfer")
 
-STALL_S = 30.0
 _MAX_DEPTH = 8
 _MAX_OBJECTS = 10_000
 
 
-class TransferActor:
+class Puller:
     """Pulls run in their callers' tasks; what they share is the downloads."""
 
     def __init__(
@@ -67,20 +63,18 @@ class TransferActor:
         content_plans: PlanActor,
         leases: WorkLeases,
         unpacks: ImageUnpacks,
+        registries: Registries,
         host: Platform,
-        world: World,
         policy: Sharing,
-        *,
-        stall_s: float = STALL_S,
+        config: TransferConfig,
     ) -> None:
         self._storage = storage
         self._content = content
         self._leases = leases
         self._unpacks = unpacks
+        self._registries = registries
         self._host = host
-        self._world = world
-        self._stall_s = stall_s
-        self._downloads = Downloads(storage, content, content_plans, policy, stall_s)
+        self._downloads = Downloads(storage, content, content_plans, policy, config)
 
     async def pull(self, request: PullImage, context: Context, _: Session, emit: Emit) -> msgspec.Raw:
         """Bring an image and record it. See PullImage.
@@ -95,58 +89,24 @@ class TransferActor:
         check_labels(request.labels)
         if reference.digest:
             check_digest(reference.digest, f"reference {request.reference}")
-        registries = await self._world.workers.run(Work.FILES, _registries)
         platforms = [parse_platform(text, self._host) for text in request.platforms] or [self._host]
+        progress = Progress(emit)
         async with (
             self._leases.hold(context, request.reference) as leased,
-            registries.open(
-                reference,
-                self._world,
-                plain_http=request.plain_http,
-                skip_verify=request.skip_verify,
-                credentials=request.credentials,
-                stall_s=self._stall_s,
-            ) as registry,
+            progress.reporting(),
+            self._registries.open(reference, request, progress) as registry,
         ):
             limiter = trio.CapacityLimiter(request.max_concurrent_downloads)
-            pull = Pull(request, reference, leased, registry, platforms, limiter, emit)
-            await emit(PullProgress(request.reference, PullState.RESOLVING))
+            pull = Pull(request, reference, leased, registry, platforms, limiter, progress)
+            await progress.say(TransferProgress(request.reference, TransferState.RESOLVING, source=reference.host))
             root = await registry.resolve()
-            await emit(PullProgress(request.reference, PullState.RESOLVED, root.digest, total=root.size))
-            await self._bring_all(pull, root)
-            await pull.report()
+            await progress.say(
+                TransferProgress(request.reference, TransferState.RESOLVED, root.digest, total=root.size)
+            )
+            await self._bring(pull, Child(root.media_type, root.digest, root.size), 0)
             image = await self._storage.transact(lambda txn: _record(txn, leased.namespace or "", request, root))
-        await emit(PullProgress(request.reference, PullState.SAVED, root.digest))
+        await progress.say(TransferProgress(request.reference, TransferState.SAVED, root.digest))
         return image
-
-    async def _bring_all(self, pull: Pull, root: Descriptor) -> None:
-        failures: list[OrlopError] = []
-
-        async def bring() -> None:
-            try:
-                await self._bring(pull, Child(root.media_type, root.digest, root.size), 0)
-            finally:
-                reporting.cancel()
-
-        async def report() -> None:
-            while True:
-                await trio.sleep(PROGRESS_EVERY_S)
-                await pull.report()
-
-        reporting = trio.CancelScope()
-
-        async def reporter() -> None:
-            with reporting:
-                await report()
-
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(reporter)
-                await bring()
-        except* OrlopError as group:
-            failures += _leaves(group)
-        if failures:
-            raise failures[0]  # the others were cancelled, or say the same
 
     async def _bring(self, pull: Pull, child: Child, depth: int) -> None:
         """This object and, if it is a document, what it refers to and this pull wants."""
@@ -161,10 +121,9 @@ class TransferActor:
             )
         if descriptor.size <= 0:
             raise InvalidArgument(f"descriptor {descriptor.digest} must have a size")
-        pull.show(descriptor, PullState.WAITING)
+        pull.show(descriptor, TransferState.WAITING)
         if kind_of(descriptor.media_type) not in ("index", "manifest"):
-            async with pull.limiter:
-                await self._downloads.bring(pull, descriptor)
+            await self._bring_blob(pull, child)
             return
         data = await self._bring_document(pull, descriptor)
         found = children(descriptor.media_type, data, descriptor.digest)
@@ -180,6 +139,17 @@ class TransferActor:
                     if each not in wanted:
                         nursery.start_soon(self._bring_metadata, pull, each)
 
+    async def _bring_blob(self, pull: Pull, child: Child) -> None:
+        """What its parent holds in itself need not be asked for."""
+        descriptor = child.descriptor
+        if len(child.data) == descriptor.size <= MAX_INLINE_BYTES:
+            check_bytes(descriptor, child.data)
+            await self._downloads.store_bytes(pull.context, descriptor, child.data, source_labels(pull.reference))
+            pull.show(descriptor, TransferState.EXISTS, descriptor.size)
+            return
+        async with pull.limiter:
+            await self._downloads.bring(pull, descriptor)
+
     async def _bring_unpacked(self, pull: Pull, manifest: Descriptor, found: list[Child]) -> None:
         """A manifest's config and layers, and these as snapshots."""
         for child in found:
@@ -187,10 +157,11 @@ class TransferActor:
             if child.size <= 0:
                 raise InvalidArgument(f"descriptor {child.digest} must have a size")
 
+        by_digest = {child.digest: child for child in found}
+
         async def fetch(descriptor: Descriptor) -> None:
             pull.seen.add(descriptor.digest)
-            async with pull.limiter:
-                await self._downloads.bring(pull, descriptor)
+            await self._bring_blob(pull, by_digest[descriptor.digest])
 
         await self._unpacks.bring(
             pull.request.snapshotter,
@@ -198,7 +169,7 @@ class TransferActor:
             manifest.digest,
             [child.descriptor for child in found],
             fetch,
-            pull.show_unpacking,
+            pull.progress.show_unpacking,
             fetch_all=pull.request.fetch_all,
         )
 
@@ -215,14 +186,12 @@ class TransferActor:
         try:
             data = await self._bring_document(pull, descriptor)
         except NotFound:
-            pull.progress.pop(descriptor.digest, None)
-            pull.changed.discard(descriptor.digest)
+            pull.progress.forget(descriptor)
             return
         for each in children(descriptor.media_type, data, descriptor.digest):
             if kind_of(each.media_type) == "config" and each.digest not in pull.seen and each.size > 0:
                 pull.seen.add(each.digest)
-                async with pull.limiter:
-                    await self._downloads.bring(pull, each.descriptor)
+                await self._bring_blob(pull, each)
 
     def _wanted(self, pull: Pull, descriptor: Descriptor, found: list[Child]) -> list[Child]:
         """Of an index, the best manifest for each platform that was asked for; else everything."""
@@ -242,21 +211,21 @@ class TransferActor:
         context = pull.context
         data = await self._own_document(context, descriptor)
         if data is not None:
-            pull.show(descriptor, PullState.EXISTS, descriptor.size)
+            pull.show(descriptor, TransferState.EXISTS, descriptor.size)
             labels = document_labels(descriptor.media_type, data, descriptor.digest)
             await self._downloads.keep(pull, descriptor, labels)
             return data
         data = await self._adopted_document(pull, descriptor)
         if data is not None:
-            pull.show(descriptor, PullState.EXISTS, descriptor.size)
+            pull.show(descriptor, TransferState.EXISTS, descriptor.size)
             return data
         data = await pull.registry.document(descriptor)
         check_bytes(descriptor, data)
-        pull.show(descriptor, PullState.DOWNLOADING, 0, len(data))
+        pull.show(descriptor, TransferState.DOWNLOADING, 0, len(data))
         labels = document_labels(descriptor.media_type, data, descriptor.digest)
         labels |= source_labels(pull.reference)
         await self._downloads.store_bytes(context, descriptor, data, labels)
-        pull.show(descriptor, PullState.COMPLETE, descriptor.size, len(data))
+        pull.show(descriptor, TransferState.COMPLETE, descriptor.size, len(data))
         return data
 
     async def _own_document(self, context: Context, descriptor: Descriptor) -> bytes | None:
@@ -275,19 +244,5 @@ class TransferActor:
         return data
 
 
-def _registries() -> type[Registry]:
-    """Its first import takes tens of milliseconds: not on the loop, and not for a store that never pulls."""
-    from ..protocol.registry.client import Registry
-
-    return Registry
-
-
 async def _record(txn: Transaction, namespace: str, request: PullImage, root: Descriptor) -> msgspec.Raw:
     return await record_image(txn, namespace, request.reference, root, request.labels)
-
-
-def _leaves(group: BaseExceptionGroup[OrlopError]) -> list[OrlopError]:
-    found: list[OrlopError] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found

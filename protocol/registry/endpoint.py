@@ -1,0 +1,307 @@
+"""One host of a registry: a request with its authentication, redirects, retries, and its place among all others.
+
+Judges what came over the wire as far as every request has it in common: status, redirects, errors' words. Source: spec
+registry 3.2 and 4; OCI distribution-spec, errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+import msgspec
+import structlog
+import trio
+
+from ..errors import (
+    FailedPrecondition,
+    NotFound,
+    OrlopError,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+from ..world import World
+from .auth import Authorizer
+from .hosts import DOCKER_HUB, Host
+from .traffic import HostTraffic
+
+__all__ = ["ATTEMPTS", "Body", "BrokenTransfer", "Endpoint", "Warned", "authority_of"]
+
+log = structlog.get_logger("orlop.registry")
+
+ATTEMPTS: Final = 5
+_BACKOFF_S: Final = 0.25
+_BACKOFF_MAX_S: Final = 10.0
+_RETRY_AFTER_MAX_S: Final = 60.0
+_MAX_REDIRECTS: Final = 10
+_ERROR_BODY_BYTES: Final = 64_000
+_RETRIED: Final = frozenset((408, 429, 500, 502, 503, 504))
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_WORTH_A_RETRY: Final = (httpx.TimeoutException, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
+Warned = Callable[[str], None]
+
+
+class BrokenTransfer(Exception):
+    """A body ended early or stalled. What came before is good; ask again from there."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is sent: `open` gives the bytes from their beginning, every time it is called."""
+
+    size: int
+    open: Callable[[], AsyncIterator[bytes]]
+
+    @classmethod
+    def of(cls, data: bytes) -> Body:
+        async def whole() -> AsyncIterator[bytes]:
+            yield data
+
+        return cls(len(data), whole)
+
+
+class _RegistryError(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+
+
+class _RegistryErrors(msgspec.Struct):
+    errors: list[_RegistryError] = []
+
+
+class Endpoint:
+    """A host, as the work on one repository speaks to it. Errors name URLs without their query, which may hold
+    secrets. `warned` is told what the registry wants a person to know."""
+
+    def __init__(
+        self,
+        host: Host,
+        namespace: str,
+        client: httpx.AsyncClient,
+        authorizer: Authorizer,
+        traffic: HostTraffic,
+        world: World,
+        warned: Warned,
+    ) -> None:
+        self.host = host
+        self._namespace = namespace
+        self._client = client
+        self._authorizer = authorizer
+        self._traffic = traffic
+        self._world = world
+        self._warned = warned
+        self._base = host.base
+        self._to_probe = host.probe
+        self._probing = trio.Lock()
+
+    @property
+    def name(self) -> str:
+        return self.host.authority
+
+    def url(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """The API's URL of a path below its root. A mirror is told for whom it stands in."""
+        pairs = dict(query or {})
+        itself = DOCKER_HUB if self._namespace == "docker.io" else self._namespace
+        if self.host.authority not in (itself, self._namespace):
+            pairs = {"ns": self._namespace, **pairs}
+        return f"{self._base}/{path}" + (f"?{urlencode(pairs, safe=':/,')}" if pairs else "")
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: str,
+        what: str,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> AsyncIterator[httpx.Response]:
+        """One logical request; `path` may be a whole URL. The body of a good answer is still to be read, that of
+        another is there. Raises Unavailable (nobody answers; for good), Unauthenticated, FailedPrecondition
+        (redirects)."""
+        if self.host.probe:
+            await self._probe()
+        url = path if "://" in path else self.url(path, query)
+        failure: OrlopError | None = None
+        refusals = tries = 0
+        while tries < ATTEMPTS:
+            tries += 1
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self._traffic.slot())
+                retry_after = None
+                try:
+                    response = await self._follow(method, url, headers or {}, scope, body)
+                except httpx.TooManyRedirects as error:
+                    raise FailedPrecondition(f"{what}: {error}") from error
+                except (httpx.TransportError, httpx.InvalidURL) as error:
+                    failure = Unavailable(f"{what}: {_plain(error, url)}")
+                    if not isinstance(error, _WORTH_A_RETRY) or not self._again(tries, attempts):
+                        raise failure from error
+                else:
+                    stack.push_async_callback(_close, response)
+                    for warning in response.headers.get_list("warning"):
+                        self._warned(_words_of(warning))
+                    if response.status_code == 401:
+                        await _read_error(response)
+                        refusals += 1
+                        await self._answer(response, scope, what, refusals)
+                        continue
+                    if response.status_code not in _RETRIED:
+                        self._traffic.answered()
+                        if response.status_code > 399:
+                            await _read_error(response)
+                        yield response
+                        return
+                    await _read_error(response)
+                    failure = error_of(response, what)
+                    if not self._again(tries, attempts):
+                        yield response
+                        return
+                    retry_after = response.headers.get("retry-after")
+            await self._pause(tries, retry_after)
+        raise failure or Unauthenticated(f"{what}: {self.name} answered 401 {ATTEMPTS} times")
+
+    def _again(self, tries: int, attempts: int) -> bool:
+        return tries < min(attempts, ATTEMPTS) and self._traffic.may_retry()
+
+    async def _answer(self, response: httpx.Response, scope: str, what: str, refusals: int) -> None:
+        host = authority_of(str(response.request.url))
+        if refusals > 2:
+            raise Unauthenticated(f"{what}: {host} answered 401 again")
+        used = response.request.headers.get("authorization")
+        await self._authorizer.answer(host, scope, response, used, again=refusals > 1)
+
+    async def _follow(
+        self, method: str, url: str, headers: Mapping[str, str], scope: str, body: Body | None
+    ) -> httpx.Response:
+        first = authority_of(url)
+        for _ in range(_MAX_REDIRECTS + 1):
+            authority = authority_of(url)
+            sent = dict(self.host.headers) if authority == first else {}  # they may be secrets, too
+            sent.update(headers)
+            # Decided for each host anew, so a redirect elsewhere carries no credentials.
+            if authorization := self._authorizer.header(authority, scope):
+                sent["Authorization"] = authorization
+            if body is not None:
+                sent["Content-Length"] = str(body.size)
+            request = self._client.build_request(
+                method, url, headers=sent, content=None if body is None else body.open()
+            )
+            response = await self._client.send(request, stream=True)
+            location = response.headers.get("location", "")
+            if response.status_code not in _REDIRECTS or not location:
+                return response
+            await response.aclose()
+            url = str(response.request.url.join(location))
+            scheme = urlsplit(url).scheme
+            if scheme not in ("http", "https"):
+                raise httpx.UnsupportedProtocol(f"redirect to {scheme}")
+            if scheme == "http" and request.url.scheme == "https":
+                raise httpx.UnsupportedProtocol(f"refused a redirect from https to http ({authority_of(url)})")
+        raise httpx.TooManyRedirects(f"stopped after {_MAX_REDIRECTS} redirects")
+
+    async def _pause(self, tries: int, retry_after: str | None) -> None:
+        wait = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (tries - 1)) * (0.5 + self._world.random.uniform() / 2)
+        if retry_after is not None:
+            asked = _seconds(retry_after, self._world.clock.now_ns())
+            if asked is not None:
+                wait = max(0.0, min(asked, _RETRY_AFTER_MAX_S))
+        await trio.sleep(wait)
+
+    async def _probe(self) -> None:
+        """https first, then plain http on the same port: registries on the loopback are often without TLS."""
+        async with self._probing:
+            to_probe, self._to_probe = self._to_probe, False
+            if not to_probe:
+                return
+            try:
+                response = await self._client.get(self._base + "/")
+                await response.aclose()
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.TimeoutException):
+                self._base = self._base.replace("https://", "http://", 1)
+            except httpx.ConnectError as error:
+                # If nobody listens, the real request says so.
+                if "SSL" in str(error) or "record" in str(error):
+                    self._base = self._base.replace("https://", "http://", 1)
+
+
+def error_of(response: httpx.Response, what: str) -> OrlopError:
+    """What an answer with an error's status means."""
+    status = response.status_code
+    said = _said(response)
+    url = str(response.request.url.copy_with(query=None))
+    context = f"{what}: {response.request.method} {url} answered {status}{said}"
+    if status == 404:
+        return NotFound(f"{what} ({authority_of(url)} answered 404{said})")
+    if status == 403:
+        return PermissionDenied(context)
+    if status == 401:
+        return Unauthenticated(context)
+    if status == 429:
+        return ResourceExhausted(context, hint="the registry limits requests; wait, or authenticate")
+    return Unavailable(context) if status >= 500 else FailedPrecondition(context)
+
+
+def authority_of(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+async def _close(response: httpx.Response) -> None:
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+        await response.aclose()
+
+
+async def _read_error(response: httpx.Response) -> None:
+    """Read an error's body, up to a limit, so that it can be told."""
+    body = bytearray()
+    try:
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > _ERROR_BODY_BYTES:
+                break
+    except httpx.TransportError:
+        pass
+    finally:
+        await response.aclose()
+    response._content = bytes(body[:_ERROR_BODY_BYTES])
+
+
+def _plain(error: Exception, url: str) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return f"{authority_of(url)} does not answer in time"
+    return f"cannot reach {authority_of(url)}: {str(error) or type(error).__name__}"
+
+
+def _said(response: httpx.Response) -> str:
+    """The registry's own words, if it has any."""
+    try:
+        errors = msgspec.json.decode(response.content, type=_RegistryErrors).errors
+    except (msgspec.MsgspecError, UnicodeDecodeError, httpx.ResponseNotRead):
+        return ""
+    text = "; ".join(f"{e.code}: {e.message}" if e.message else e.code for e in errors[:4] if e.code or e.message)
+    return f" ({text[:500]})" if text else ""
+
+
+def _words_of(warning: str) -> str:
+    """`299 - "text"` is text. Source: RFC 7234, 5.5."""
+    text = warning.partition('"')[2].rpartition('"')[0]
+    return text.replace('\\"', '"') or warning
+
+
+def _seconds(retry_after: str, now_ns: int) -> float | None:
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    try:
+        return parsedate_to_datetime(retry_after).timestamp() - now_ns / 1e9
+    except (ValueError, TypeError):
+        return None
