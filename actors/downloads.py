@@ -6,7 +6,6 @@ Source: spec registry 8, DESIGN 6.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from ..protocol.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfRange, Unavailable
+from ..protocol.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfRange
 from ..protocol.identifiers import split_digest
 from ..protocol.labels import merge_sources, source_label
 from ..protocol.messages import (
@@ -47,9 +46,7 @@ from .storage import StorageActor
 if TYPE_CHECKING:
     from ..protocol.registry.client import Registry
 
-__all__ = ["Downloads", "Pull", "check_bytes", "source_labels"]
-
-BREAKS_WITHOUT_PROGRESS = 3
+__all__ = ["Downloads", "Pull", "check_bytes", "digest_of", "source_labels"]
 
 
 class _Download:
@@ -202,7 +199,7 @@ class Downloads:
         if config.ranges > 1 and descriptor.size - begun > 2 * config.range_bytes:
             try:
                 await fetch_parts(
-                    lambda start, end: self._bytes(pull, descriptor, start, end),
+                    lambda start, end: pull.registry.steady_blob(descriptor, start, end),
                     begun,
                     descriptor.size,
                     config.range_bytes,
@@ -212,39 +209,9 @@ class Downloads:
                 return
             except OutOfRange:
                 pass  # no ranges there: as one piece, from where we are
-        async with aclosing(self._bytes(pull, descriptor, download.offset, None)) as pieces:
+        async with aclosing(pull.registry.steady_blob(descriptor, download.offset)) as pieces:
             async for piece in pieces:
                 await take(piece)
-
-    async def _bytes(
-        self, pull: Pull, descriptor: Descriptor, start: int, end: int | None
-    ) -> AsyncGenerator[bytes, None]:
-        """A blob's bytes from `start` to `end` (None: to its own), asked for again where they break off."""
-        from ..protocol.registry.client import BrokenTransfer
-
-        offset, breaks = start, 0
-        stop = descriptor.size if end is None else end
-        while offset < stop:
-            before = offset
-            reason = "the registry sent fewer bytes than it announced"
-            try:
-                async with pull.registry.blob(descriptor, offset, end) as pieces:
-                    async for piece in pieces:
-                        offset += len(piece)
-                        if offset > stop:
-                            raise FailedPrecondition(
-                                f"blob {descriptor.digest}: the registry sends more than {descriptor.size} bytes"
-                            )
-                        yield piece
-            except BrokenTransfer as broken:
-                reason = str(broken)
-            breaks = 0 if offset > before else breaks + 1
-            if offset < stop and breaks >= BREAKS_WITHOUT_PROGRESS:
-                raise Unavailable(
-                    f"blob {descriptor.digest}: {offset} of {descriptor.size} bytes came from "
-                    f"{pull.registry.source_of(descriptor.digest)}, then it broke off {breaks} times ({reason})",
-                    hint="pull again: it goes on from there",
-                )
 
     async def is_here(self, pull: Pull, descriptor: Descriptor) -> bool:
         """Whether this namespace has it; then the lease gets it too."""
@@ -330,9 +297,12 @@ def source_labels(reference: Reference) -> dict[str, str]:
     return {source_label(reference.host): reference.repository}
 
 
+def digest_of(algorithm: str, data: bytes) -> str:
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
 def check_bytes(descriptor: Descriptor, data: bytes) -> None:
-    algorithm = split_digest(descriptor.digest)[0]
-    found = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+    found = digest_of(split_digest(descriptor.digest)[0], data)
     if len(data) != descriptor.size or found != descriptor.digest:
         raise FailedPrecondition(
             f"{kind_of(descriptor.media_type)} {descriptor.digest}: the registry sent {len(data)} bytes "

@@ -52,7 +52,8 @@ class Progress:
         self._notes: list[str] = []
 
     async def say(self, step: TransferProgress) -> None:
-        """Something of the whole transfer, at once."""
+        """Something of the whole transfer, at once, and what came before it first."""
+        await self.report()
         await self._emit(step)
 
     def note(self, text: str) -> None:

@@ -94,7 +94,7 @@ class Puller:
         async with (
             self._leases.hold(context, request.reference) as leased,
             progress.reporting(),
-            self._registries.open(reference, request, progress) as registry,
+            self._registries.open(reference, request.access, progress) as registry,
         ):
             limiter = trio.CapacityLimiter(request.max_concurrent_downloads)
             pull = Pull(request, reference, leased, registry, platforms, limiter, progress)

@@ -47,6 +47,7 @@ from .introspection import Introspection
 from .layers import LayerActor
 from .planning import Plans
 from .pulling import Puller
+from .pushing import Pusher
 from .reading import OpenReader
 from .snapshots import SnapshotActor
 from .storage import StorageActor
@@ -127,6 +128,7 @@ class StoreService:
         layers: LayerActor,
         image_unpacks: ImageUnpacks,
         puller: Puller,
+        pusher: Pusher,
         verifier: Verifier,
         explainer: Explainer,
         checker: Checker,
@@ -246,6 +248,9 @@ class StoreService:
             t.USAGE_GET: Task(self._disk_usage),
             t.CHECK_RUN: Stream(checker.check),
             t.TRANSFER_PULL: Stream(puller.pull),
+            t.TRANSFER_PUSH: Stream(pusher.push),
+            t.TRANSFER_COPY: Stream(pusher.copy),
+            t.TRANSFER_REFERRERS: Task(pusher.referrers),
             t.TRANSFER_UNPACK: Stream(image_unpacks.unpack),
         }
 

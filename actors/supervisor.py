@@ -40,6 +40,7 @@ from .introspection import Introspection
 from .layers import LayerActor
 from .planning import Plans
 from .pulling import Puller
+from .pushing import Pusher
 from .registries import Registries
 from .removals import RemovalActor
 from .service import StoreService
@@ -188,6 +189,7 @@ async def _served(
                     layers=layers,
                     image_unpacks=image_unpacks,
                     puller=puller,
+                    pusher=Pusher(storage, content_actor, registries, host),
                     verifier=Verifier(storage, content_actor, blobs, world),
                     explainer=Explainer(storage, world, config.gc),
                     checker=Checker(storage, collector, removals, blobs, snapshotters, world),

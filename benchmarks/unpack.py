@@ -121,7 +121,11 @@ class Orlop:
     def pull(self, reference: str, namespace: str = "default", *, unpack: bool = True) -> None:
         async def run() -> None:
             async with orlop.connect(self._address, namespace=namespace) as store:
-                await store.pull(orlop.PullImage(reference, plain_http=True, unpack=unpack, snapshotter="overlayfs"))
+                await store.pull(
+                    orlop.PullImage(
+                        reference, access=orlop.RegistryAccess(plain_http=True), unpack=unpack, snapshotter="overlayfs"
+                    )
+                )
 
         trio.run(run)
 

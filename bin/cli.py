@@ -19,6 +19,7 @@ from .commands import (
     namespaces,
     pruning,
     pull,
+    push,
     server,
     snapshots,
     version,
@@ -63,7 +64,8 @@ def cli(
     context.obj = Session.find(address, store, namespace, lease, timeout, debug, os.environ)
 
 
-cli.add_command(pull.pull)
+for transfer in (pull.pull, push.push, push.copy, push.referrers):
+    cli.add_command(transfer)
 assert pruning  # its commands stand in the groups of images and content
 for group, aliases in (
     (images.images, ("image", "i")),

@@ -7,7 +7,7 @@ await nursery.start(orlop.serve, config)             # a whole daemon inside you
 
 from __future__ import annotations
 
-from .actors.config import JournalConfig, SnapshotConfig, StoreConfig, TransferConfig, UnpackConfig
+from .actors.config import JournalConfig, RegistryConfig, SnapshotConfig, StoreConfig, TransferConfig, UnpackConfig
 from .bin.embed import connect, open_store, serve
 from .bin.mounting import mounted
 from .protocol import errors
@@ -15,12 +15,17 @@ from .protocol.api import BlobReader, IngestWriter, Snapshots, Store, Transactio
 from .protocol.messages import (
     Collection,
     Context,
+    CopyImage,
     Credentials,
     EventsPage,
+    ListReferrers,
     PullImage,
+    Pushed,
+    PushImage,
+    RegistryAccess,
+    Resource,
     TransferProgress,
     TransferState,
-    Resource,
     Unpacked,
     Welcome,
 )
@@ -58,6 +63,7 @@ __all__ = [
     "Container",
     "ContentInfo",
     "Context",
+    "CopyImage",
     "Credentials",
     "Descriptor",
     "Event",
@@ -68,12 +74,15 @@ __all__ = [
     "JournalConfig",
     "Lease",
     "LeaseResource",
+    "ListReferrers",
     "Mount",
     "Namespace",
     "Opaque",
     "PullImage",
-    "TransferProgress",
-    "TransferState",
+    "PushImage",
+    "Pushed",
+    "RegistryAccess",
+    "RegistryConfig",
     "Resource",
     "Runtime",
     "Sandbox",
@@ -85,6 +94,8 @@ __all__ = [
     "StoreConfig",
     "Transaction",
     "TransferConfig",
+    "TransferProgress",
+    "TransferState",
     "UnpackConfig",
     "Unpacked",
     "Usage",

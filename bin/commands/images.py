@@ -21,6 +21,7 @@ from .listing import ListOptions, list_options, print_labels, run_list
 from .names import resolve_name
 from .options import for_each, json_option, parse_labels
 from .pull import pull
+from .push import push
 
 __all__ = ["images"]
 
@@ -218,5 +219,5 @@ def _pretty(data: bytes) -> str:
 for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del")), (inspect, ("i",))):
     for alias in aliases:
         images.add_command(command, alias)
-for command in (pull, unpack, rootfs, usage, mount, unmount):
+for command in (pull, push, unpack, rootfs, usage, mount, unmount):
     images.add_command(command)

@@ -1,4 +1,4 @@
-"""Progress of a pull: bars on a terminal, plain lines when piped; always on standard error."""
+"""Progress of a transfer: bars on a terminal, plain lines when piped; always on standard error."""
 
 from __future__ import annotations
 
@@ -10,23 +10,33 @@ import click
 
 from ...protocol.messages import TransferProgress, TransferState
 
-__all__ = ["PullDisplay", "open_display", "transfer_bar"]
+__all__ = ["TransferDisplay", "open_display", "transfer_bar"]
 
-_ENDED = (TransferState.COMPLETE, TransferState.EXISTS, TransferState.UNPACKED)
+_ENDED = (TransferState.COMPLETE, TransferState.EXISTS, TransferState.MOUNTED, TransferState.UNPACKED)
+_WHOLE = (
+    TransferState.RESOLVING,
+    TransferState.RESOLVED,
+    TransferState.SAVED,
+    TransferState.PUSHED,
+    TransferState.NOTE,
+)
 
 
-class PullDisplay:
+class TransferDisplay:
     """Keeps the newest state of every object; shows nothing by itself."""
 
     def __init__(self) -> None:
         self.items: dict[str, TransferProgress] = {}
+        self.notes: list[str] = []
 
     def show(self, item: TransferProgress) -> None:
-        if item.state not in (TransferState.RESOLVING, TransferState.RESOLVED, TransferState.SAVED):
+        if item.note and item.note not in self.notes:
+            self.notes.append(item.note)
+        if item.state not in _WHOLE:
             self.items[item.digest] = item
 
 
-class _Lines(PullDisplay):
+class _Lines(TransferDisplay):
     """One line for each thing that begins or ends."""
 
     def show(self, item: TransferProgress) -> None:
@@ -42,7 +52,7 @@ class _Lines(PullDisplay):
             click.echo(f"{item.name}: {item.state.value}", err=True)
 
 
-class _Bars(PullDisplay):
+class _Bars(TransferDisplay):
     def __init__(self) -> None:
         super().__init__()
         from rich.console import Console
@@ -80,10 +90,10 @@ class _Bars(PullDisplay):
 
 
 @contextmanager
-def open_display(quiet: bool) -> Iterator[PullDisplay]:
+def open_display(quiet: bool) -> Iterator[TransferDisplay]:
     """What there is to know is told at the end, each thing once, however quiet."""
     if quiet:
-        display = PullDisplay()
+        display = TransferDisplay()
         yield display
     elif sys.stderr.isatty():
         display = bars = _Bars()
@@ -92,7 +102,7 @@ def open_display(quiet: bool) -> Iterator[PullDisplay]:
     else:
         display = _Lines()
         yield display
-    for note in dict.fromkeys(item.note for item in display.items.values() if item.note):
+    for note in display.notes:
         click.echo(f"note: {note}", err=True)
 
 

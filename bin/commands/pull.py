@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import click
 
 from ...protocol.api import Store
-from ...protocol.messages import Credentials, PullImage, TransferState
-from ...protocol.registry.references import normalize
+from ...protocol.messages import PullImage, RegistryAccess, TransferState
 from ..output import print_json, size_text
 from ..session import Session
 from .options import json_option, parse_labels, snapshotter_option
-from .progress import PullDisplay, open_display
+from .progress import TransferDisplay, open_display
+from .registry_options import access_for, literal_option, reference_of, registry_options
 
 __all__ = ["pull"]
 
@@ -23,15 +22,13 @@ __all__ = ["pull"]
 @click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Default: this machine's.")
 @click.option("--all-platforms", is_flag=True)
 @click.option("--skip-metadata", is_flag=True, help="Leave out manifests and configs of other platforms.")
-@click.option("--plain-http", is_flag=True, help="The registry speaks http without TLS.")
-@click.option("--skip-verify", "-k", is_flag=True, help="Do not check the registry's certificate.")
-@click.option("--user", "-u", metavar="NAME[:PASSWORD]", help="Asks for the password if it is left out.")
+@registry_options
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--max-concurrent-downloads", type=click.IntRange(1, 64), default=4, show_default=True)
 @click.option("--no-unpack", is_flag=True, help="Only download; lay no layer down as a snapshot.")
 @click.option("--fetch-all", is_flag=True, help="Download layers also where their snapshots are here.")
 @snapshotter_option
-@click.option("--literal", is_flag=True, help="Take the reference as it stands; no docker.io, no :latest.")
+@literal_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress, only the digest.")
 @json_option
 @click.pass_obj
@@ -41,9 +38,7 @@ def pull(
     platforms: tuple[str, ...],
     all_platforms: bool,
     skip_metadata: bool,
-    plain_http: bool,
-    skip_verify: bool,
-    user: str | None,
+    access: RegistryAccess,
     labels: tuple[str, ...],
     max_concurrent_downloads: int,
     no_unpack: bool,
@@ -63,19 +58,18 @@ def pull(
     orlop pull --platform linux/arm64 quay.io/prometheus/busybox:latest
     orlop pull --plain-http 127.0.0.1:5000/library/redis:latest
     """
+    name = reference_of(reference, literal=literal)
     request = PullImage(
-        reference=reference if literal else normalize(reference),
+        reference=name,
         platforms=list(platforms),
         all_platforms=all_platforms,
         skip_metadata=skip_metadata,
-        plain_http=plain_http,
-        skip_verify=skip_verify,
-        credentials=_credentials(user),
         labels=parse_labels(labels),
         max_concurrent_downloads=max_concurrent_downloads,
         unpack=not no_unpack,
         snapshotter=snapshotter,
         fetch_all=fetch_all,
+        access=access_for(access, name),
     )
 
     async def run(store: Store) -> None:
@@ -92,7 +86,7 @@ def pull(
     session.run(run)
 
 
-def _summary(name: str, digest: str, display: PullDisplay, elapsed: float) -> None:
+def _summary(name: str, digest: str, display: TransferDisplay, elapsed: float) -> None:
     transferred = sum(item.transferred for item in display.items.values())
     total = sum(item.total for item in display.items.values())
     unpacked = sum(item.state is TransferState.UNPACKED for item in display.items.values())
@@ -104,14 +98,3 @@ def _summary(name: str, digest: str, display: PullDisplay, elapsed: float) -> No
         f"downloaded {size_text(transferred)}{rate}, already here {size_text(already)}"
         + (f", {unpacked} layer{'s' if unpacked > 1 else ''} unpacked" if unpacked else "")
     )
-
-
-def _credentials(user: str | None) -> Credentials | None:
-    if user is None:
-        return None
-    name, colon, password = user.partition(":")
-    if not colon:
-        if not sys.stdin.isatty():
-            raise click.UsageError("--user needs a password: NAME:PASSWORD, as there is no terminal to ask on")
-        password = click.prompt("Password", hide_input=True, err=True)
-    return Credentials(name, password)

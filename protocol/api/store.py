@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import trio
@@ -13,6 +14,7 @@ from .. import methods as t
 from ..errors import FailedPrecondition, NotFound, OrlopError, Unavailable
 from ..identifiers import DEFAULT_NAMESPACE
 from ..messages import Context
+from ..methods import Method
 from ..records import Image, Lease
 from .caller import Caller
 from .content import Content
@@ -22,6 +24,8 @@ from .transaction import Transaction
 
 __all__ = ["Store"]
 
+Progress = Callable[[m.TransferProgress], None] | None
+"""Is told of every step; must not block."""
 LEASE_LIFE_S = 3600
 _END_LEASE_S = 10
 
@@ -182,15 +186,37 @@ class Store:
             result: m.Checked = stream.result
         return result
 
-    async def pull(self, request: m.PullImage, progress: Callable[[m.TransferProgress], None] | None = None) -> Image:
+    async def push(self, request: m.PushImage, progress: Progress = None) -> m.Pushed:
+        """Send an image to a registry; what is there is not sent again. See PushImage for the options.
+
+        Raises NotFound (the image, or content that is neither here nor there), Unauthenticated, PermissionDenied,
+        FailedPrecondition, Unavailable. Cancellation: no tag is moved; blobs that arrived stay in the registry.
+        """
+        pushed: m.Pushed = await self._transferred(t.TRANSFER_PUSH, request, progress)
+        return pushed
+
+    async def copy(self, request: m.CopyImage, progress: Progress = None) -> m.Pushed:
+        """From one registry to another; nothing of it stays here. Raises and is cancelled like `push`."""
+        pushed: m.Pushed = await self._transferred(t.TRANSFER_COPY, request, progress)
+        return pushed
+
+    async def referrers(self, request: m.ListReferrers) -> m.Referrers:
+        """What in a registry describes an image: signatures, bills of materials. Raises like `pull`."""
+        result: m.Referrers = await self._caller.call(t.TRANSFER_REFERRERS, request, self.context)
+        return result
+
+    async def _transferred(self, method: Method[Any, Any], request: msgspec.Struct, progress: Progress) -> Any:
+        async with self._caller.stream(method, request, self.context) as stream:
+            async for item in stream:
+                if progress is not None:
+                    progress(item)
+            return stream.result
+
+    async def pull(self, request: m.PullImage, progress: Progress = None) -> Image:
         """Bring an image from its registry and record it. See PullImage for the options.
 
         Raises NotFound, Unauthenticated, PermissionDenied, FailedPrecondition (wrong bytes), Unavailable.
         Cancellation: no image; what has come shortens the next pull.
         """
-        async with self._caller.stream(t.TRANSFER_PULL, request, self.context) as stream:
-            async for item in stream:
-                if progress is not None:
-                    progress(item)
-            image: Image = stream.result
+        image: Image = await self._transferred(t.TRANSFER_PULL, request, progress)
         return image

@@ -7,7 +7,24 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Credentials", "PullImage", "TransferProgress", "TransferState", "RegistryAccess", "UnpackImage", "Unpacked"]
+from ..records import Descriptor
+
+__all__ = [
+    "CopyImage",
+    "Credentials",
+    "ListReferrers",
+    "PullImage",
+    "PushImage",
+    "PushOptions",
+    "Pushed",
+    "Referrer",
+    "Referrers",
+    "RegistryAccess",
+    "TransferProgress",
+    "TransferState",
+    "UnpackImage",
+    "Unpacked",
+]
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -36,7 +53,7 @@ class RegistryAccess(msgspec.Struct, frozen=True, kw_only=True):
     client_key: str = ""
 
 
-class PullImage(RegistryAccess, frozen=True):
+class PullImage(msgspec.Struct, frozen=True):
     """Bring the image `reference` (taken literally) from its registry and record it under that name.
 
     `platforms` in order of preference, empty: the machine's own. With `all_platforms` everything is brought.
@@ -45,6 +62,7 @@ class PullImage(RegistryAccess, frozen=True):
     reference: str
     platforms: list[str] = []
     all_platforms: bool = False
+    access: RegistryAccess = RegistryAccess()
     skip_metadata: bool = False
     """Leave out the manifests and configs of platforms that were not asked for."""
     labels: dict[str, str] = {}
@@ -55,6 +73,67 @@ class PullImage(RegistryAccess, frozen=True):
     """Empty: the store's default one."""
     fetch_all: bool = False
     """Download layers also where their snapshots are there, so that the image can be pushed and exported."""
+
+
+class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an image goes to a registry, and how.
+
+    Without `platforms` all of it; with one, its manifest alone, under the tag; with several, or with `trim`, an index
+    of those. `chunk_bytes` 0: blobs in one piece each. `referrers`: also what describes it.
+    """
+
+    platforms: list[str] = []
+    trim: bool = False
+    allow_nondistributable: bool = False
+    """Also layers that are not meant to be passed on."""
+    referrers: bool = False
+    max_concurrent_uploads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class PushImage(PushOptions, frozen=True):
+    """Send the image `name` (empty: `reference` itself) to its registry as `reference`. `target`: instead of an image's
+    content that of a manifest or index by its digest, which is sent under the tag."""
+
+    reference: str
+    name: str = ""
+    target: str = ""
+    access: RegistryAccess = RegistryAccess()
+
+
+class CopyImage(PushOptions, frozen=True):
+    """From one registry to another, through the store but not into it."""
+
+    source: str
+    target: str
+    source_access: RegistryAccess = RegistryAccess()
+    target_access: RegistryAccess = RegistryAccess()
+
+
+class Pushed(msgspec.Struct, frozen=True):
+    """What stands in the registry now, and the bytes that had to be sent for it."""
+
+    reference: str
+    target: Descriptor
+    sent: int = 0
+
+
+class ListReferrers(msgspec.Struct, frozen=True):
+    """What in the registry of `reference` describes it."""
+
+    reference: str
+    artifact_type: str = ""
+    access: RegistryAccess = RegistryAccess()
+
+
+class Referrer(msgspec.Struct, frozen=True):
+    artifact_type: str
+    descriptor: Descriptor
+
+
+class Referrers(msgspec.Struct, frozen=True):
+    target: Descriptor
+    items: list[Referrer] = []
 
 
 class UnpackImage(msgspec.Struct, frozen=True):

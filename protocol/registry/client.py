@@ -28,9 +28,10 @@ from .hosts import DOCKER_HUB, Capability, Host, find_hosts
 from .references import Reference
 from .traffic import Traffic
 
-__all__ = ["BrokenTransfer", "Registry", "scope_of"]
+__all__ = ["BrokenTransfer", "Registry", "read_limited", "scope_of"]
 
 STALL_S: Final = 30.0
+_BREAKS_WITHOUT_PROGRESS: Final = 3
 _DECODED: Final = ("gzip", "deflate", "zstd")
 T = TypeVar("T")
 
@@ -194,6 +195,35 @@ class Registry:
             async with aclosing(_body(response, skip)) as body:
                 yield body
 
+    async def steady_blob(
+        self, descriptor: Descriptor, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """A blob's bytes from `start` to `end` (None: its own), asked for again where they break off. Take it in
+        `aclosing`. Raises Unavailable when nothing more comes, FailedPrecondition when too much does."""
+        offset, breaks = start, 0
+        stop = descriptor.size if end is None else end
+        while offset < stop:
+            before = offset
+            reason = "the registry sent fewer bytes than it announced"
+            try:
+                async with self.blob(descriptor, offset, end) as pieces:
+                    async for piece in pieces:
+                        offset += len(piece)
+                        if offset > stop:
+                            raise FailedPrecondition(
+                                f"blob {descriptor.digest}: the registry sends more than {descriptor.size} bytes"
+                            )
+                        yield piece
+            except BrokenTransfer as broken:
+                reason = str(broken)
+            breaks = 0 if offset > before else breaks + 1
+            if offset < stop and breaks >= _BREAKS_WITHOUT_PROGRESS:
+                raise Unavailable(
+                    f"blob {descriptor.digest}: {offset} of {descriptor.size} bytes came from "
+                    f"{self.source_of(descriptor.digest)}, then it broke off {breaks} times ({reason})",
+                    hint="try again: a pull goes on from there",
+                )
+
     def source_of(self, digest: str) -> str:
         """Which host served it last."""
         return self._served.get(digest, self.reference.host)
@@ -253,7 +283,7 @@ class Registry:
                     attempts=attempts,
                 ) as response:
                     _check(response, what)
-                    return await _read_limited(response, what), response.headers
+                    return await read_limited(response, what), response.headers
             except BrokenTransfer as error:
                 last = error
         raise Unavailable(f"{what}: {at.name} broke off {attempts} times") from last
@@ -322,7 +352,8 @@ async def _body(response: httpx.Response, skip: int) -> AsyncGenerator[bytes, No
         raise BrokenTransfer(str(error) or type(error).__name__) from error
 
 
-async def _read_limited(response: httpx.Response, what: str) -> bytes:
+async def read_limited(response: httpx.Response, what: str) -> bytes:
+    """A document's bytes, up to the limit for such. Raises FailedPrecondition, BrokenTransfer."""
     data = bytearray()
     try:
         async for piece in response.aiter_bytes():

@@ -5,6 +5,7 @@ Source: OCI image-spec; spec metadata 16, registry 8.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -22,12 +23,16 @@ __all__ = [
     "MANIFEST_TYPES",
     "MAX_DOCUMENT_BYTES",
     "Child",
+    "artifact_type_of",
     "children",
     "document_labels",
+    "is_distributable",
     "is_layer",
     "kind_of",
     "reference_labels",
     "sniff",
+    "subject_of",
+    "trimmed",
 ]
 
 MANIFEST_TYPES: Final = (
@@ -77,13 +82,22 @@ class Child(msgspec.Struct, frozen=True, rename={"media_type": "mediaType", "art
         return Descriptor(self.media_type, self.digest, self.size, self.annotations)
 
 
-class _Document(msgspec.Struct, rename={"media_type": "mediaType", "fs_layers": "fsLayers", "schema": "schemaVersion"}):
+class _Document(
+    msgspec.Struct,
+    rename={
+        "artifact_type": "artifactType",
+        "media_type": "mediaType",
+        "fs_layers": "fsLayers",
+        "schema": "schemaVersion",
+    },
+):
     media_type: str = ""
     schema: int = 0
     config: Child | None = None
     layers: list[Child] | None = None
     manifests: list[Child] | None = None
     subject: Child | None = None
+    artifact_type: str = ""
     fs_layers: list[msgspec.Raw] | None = None
 
 
@@ -122,7 +136,7 @@ def document_labels(media_type: str, data: bytes, what: str) -> dict[str, str]:
     """The labels of a document that is stored: it keeps its children, and lives as long as its subject does, if it
     describes another document. Raises InvalidArgument like `children`. Source: OCI image-spec, manifest, `subject`."""
     labels = reference_labels(children(media_type, data, what))
-    subject = _read(data, what).subject if media_type in MANIFEST_TYPES + INDEX_TYPES else None
+    subject = subject_of(media_type, data, what)
     if subject is not None:
         labels[f"{GC_BREF_CONTENT}.subject"] = subject.digest
     return labels
@@ -138,6 +152,31 @@ def sniff(data: bytes, what: str) -> str:
     if document.layers is not None or document.config is not None:
         return MANIFEST_TYPES[0]
     raise InvalidArgument(f"{what} is neither a manifest nor an index")
+
+
+def is_distributable(media_type: str) -> bool:
+    """Some layers were not meant to be passed on. Source: OCI image-spec, layer; docker's foreign layers."""
+    return ".nondistributable." not in media_type and ".foreign." not in media_type
+
+
+def subject_of(media_type: str, data: bytes, what: str) -> Child | None:
+    """What a manifest describes, if it is such a one. Source: OCI image-spec, manifest, `subject`."""
+    return _read(data, what).subject if media_type in MANIFEST_TYPES + INDEX_TYPES else None
+
+
+def artifact_type_of(data: bytes, what: str) -> str:
+    """What kind of artefact a manifest is. Source: OCI distribution-spec, listing referrers."""
+    document = _read(data, what)
+    return document.artifact_type or (document.config.media_type if document.config else "")
+
+
+def trimmed(data: bytes, keep: Sequence[str], what: str) -> bytes:
+    """An index with some of its manifests only; everything else of it as it was."""
+    _read(data, what)
+    index = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    manifests = msgspec.json.decode(index["manifests"], type=list[msgspec.Raw])
+    kept = [each for each in manifests if msgspec.json.decode(each, type=Child).digest in keep]
+    return msgspec.json.encode({**index, "manifests": kept})
 
 
 def is_layer(media_type: str) -> bool:

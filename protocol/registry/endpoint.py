@@ -6,6 +6,7 @@ registry 3.2 and 4; OCI distribution-spec, errors.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -230,8 +231,7 @@ class Endpoint:
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.TimeoutException):
                 self._base = self._base.replace("https://", "http://", 1)
             except httpx.ConnectError as error:
-                # If nobody listens, the real request says so.
-                if "SSL" in str(error) or "record" in str(error):
+                if not _is_refused(error):  # if nobody listens, the real request says so
                     self._base = self._base.replace("https://", "http://", 1)
 
 
@@ -290,6 +290,15 @@ def _said(response: httpx.Response) -> str:
         return ""
     text = "; ".join(f"{e.code}: {e.message}" if e.message else e.code for e in errors[:4] if e.code or e.message)
     return f" ({text[:500]})" if text else ""
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether no connection came about, unlike one over which no TLS came about."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _words_of(warning: str) -> str:

@@ -46,7 +46,7 @@ class Reference:
         return f"{self.host}/{self.repository}{joint}{self.object}"
 
 
-def parse_reference(text: str) -> Reference:
+def parse_reference(text: str, *, needs_object: bool = True) -> Reference:
     """The plain parser: `host/repository:object`, no defaults. Raises InvalidArgument.
 
     A query and a fragment are dropped; user information is refused, where containerd drops it.
@@ -67,7 +67,7 @@ def parse_reference(text: str) -> Reference:
     repository = posixpath.normpath("/" + path[:cut]).strip("/") if slash else ""
     rest = path[cut:]
     object_ = rest[1:] if rest.startswith(":") else rest
-    if not object_ or not repository:
+    if (not object_ and needs_object) or not repository:
         raise InvalidArgument(f"reference {shown}: object required", hint="add a tag, such as :latest")
     return Reference(host, repository, object_)
 

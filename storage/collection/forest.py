@@ -13,7 +13,7 @@ import msgspec
 
 from .. import keys
 from ..codec import encode
-from ..engine import Kind, Transaction
+from ..engine import Kind, Reader, Transaction
 from ..references import FLAT_KINDS, EdgeKind, Out, edges, holds, used_at
 from ..usage import Unit, add_bytes
 from .kinds import KIND_OF, LETTERS, find_record, size_of
@@ -35,7 +35,7 @@ from .state import (
     is_dead,
 )
 
-__all__ = ["Forest", "InEdge"]
+__all__ = ["Forest", "InEdge", "back_referrers"]
 
 _SCAN_AT_ONCE: Final = 16
 _MOST_BYTES: Final = 256 * 1024  # of what one slice writes: names may be long
@@ -344,14 +344,7 @@ class Forest:
         if not await self.txn.get(keys.back_count(vertex.namespace)):
             return []  # back references are rare, and most namespaces have none
         self.reads += 1
-        prefix = keys.back_edges_from(vertex.namespace, LETTERS[vertex.kind], vertex.name)
-        found = await self.txn.scan(prefix + after, _end(prefix), limit)
-        result = []
-        for key, value in found:
-            rest = key[len(prefix) :]
-            kind, name = _parse_end(rest, value)
-            result.append((rest + b"\x00", Vertex(vertex.namespace, kind, name)))
-        return result
+        return await back_referrers(self.txn, vertex, after, limit)
 
     async def conducts(self, vertex: Vertex, link: Link, record: msgspec.Struct | None) -> InEdge | None:
         """The edge that a link names, if it is there and conducts to this vertex now."""
@@ -395,6 +388,18 @@ class Forest:
         counter = keys.back_count(namespace)
         count = int.from_bytes(await self.txn.get(counter) or b"", "big") + by
         self.write(counter, keys.number(count) if count else None)
+
+
+async def back_referrers(reader: Reader, vertex: Vertex, after: bytes, limit: int) -> list[tuple[bytes, Vertex]]:
+    """Objects whose label says that this one keeps them, as those do that describe it; each with its cursor."""
+    prefix = keys.back_edges_from(vertex.namespace, LETTERS[vertex.kind], vertex.name)
+    found = await reader.scan(prefix + after, _end(prefix), limit)
+    result = []
+    for key, value in found:
+        rest = key[len(prefix) :]
+        kind, name = _parse_end(rest, value)
+        result.append((rest + b"\x00", Vertex(vertex.namespace, kind, name)))
+    return result
 
 
 def edge_key(namespace: str, owner_kind: Kind, owner: str, out: Out) -> tuple[bytes, bytes]:

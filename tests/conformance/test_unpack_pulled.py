@@ -61,7 +61,11 @@ class Images:
         """With a clean list of requests; that it ends is part of what is tested."""
         self.registry.clear()
         request = orlop.PullImage(
-            self.reference(repository), plain_http=True, unpack=True, snapshotter=snapshotter, **options
+            self.reference(repository),
+            access=orlop.RegistryAccess(plain_http=True),
+            unpack=True,
+            snapshotter=snapshotter,
+            **options,
         )
         with trio.fail_after(TIMEOUT_S):
             return await store.pull(request)

@@ -162,7 +162,12 @@ async def test_layers_are_laid_down_while_others_are_fetched(
 ) -> None:
     with FaultyRegistry({"x": write_layout(tmp_path / "layout", made)}) as registry:
         registry.fault(f"/blobs/{made.layers[1].digest}", Stall(), times=None)
-        request = orlop.PullImage(f"{registry.address}/x:latest", plain_http=True, unpack=True, snapshotter=snapshotter)
+        request = orlop.PullImage(
+            f"{registry.address}/x:latest",
+            access=orlop.RegistryAccess(plain_http=True),
+            unpack=True,
+            snapshotter=snapshotter,
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.pull, request)
             with trio.fail_after(20):

@@ -38,7 +38,12 @@ async def test_pulls_survive_kills_and_leave_nothing(
 ) -> None:
     daemon = Daemon(tmp_path)
     with LayoutRegistry({"x": layout}) as registry:
-        request = orlop.PullImage(f"{registry.address}/x:latest", plain_http=True, unpack=True, snapshotter=snapshotter)
+        request = orlop.PullImage(
+            f"{registry.address}/x:latest",
+            access=orlop.RegistryAccess(plain_http=True),
+            unpack=True,
+            snapshotter=snapshotter,
+        )
         for _ in range(ROUNDS // 2):
             async with daemon.running() as process:
                 await pull_until_killed(daemon, process, request, chance)

@@ -36,7 +36,7 @@ from orlop.protocol.errors import (
     Unauthenticated,
     Unavailable,
 )
-from orlop.protocol.messages import Credentials, PullImage, TransferProgress, TransferState
+from orlop.protocol.messages import Credentials, PullImage, RegistryAccess, TransferProgress, TransferState
 from orlop.protocol.world import Address
 from orlop.storage.engine import KeyValue
 from orlop.storage.memory import MemoryStore
@@ -156,9 +156,11 @@ async def store(opener: Opener) -> AsyncIterator[orlop.Store]:
         yield store
 
 
-def asked(registry: LayoutRegistry | DockerRegistry, **options: Any) -> PullImage:
+def asked(
+    registry: LayoutRegistry | DockerRegistry, credentials: Credentials | None = None, **options: Any
+) -> PullImage:
     options.setdefault("platforms", ["linux/amd64"])
-    return PullImage(name_at(registry), plain_http=True, **options)
+    return PullImage(name_at(registry), access=RegistryAccess(plain_http=True, credentials=credentials), **options)
 
 
 def name_at(registry: LayoutRegistry | DockerRegistry) -> str:
@@ -290,7 +292,7 @@ async def test_a_second_repository_joins_the_source_label(
 
 
 def replace_reference(request: PullImage, reference: str) -> PullImage:
-    return PullImage(reference, platforms=request.platforms, plain_http=True)
+    return PullImage(reference, platforms=request.platforms, access=RegistryAccess(plain_http=True))
 
 
 async def test_progress_tells_every_object_and_counts_every_byte(
@@ -304,7 +306,11 @@ async def test_progress_tells_every_object_and_counts_every_byte(
     assert image.needed <= set(last)
     for digest in image.needed:
         size = len(image.blob(digest))
-        assert (last[digest].state, last[digest].total, last[digest].transferred) == (TransferState.COMPLETE, size, size)
+        assert (last[digest].state, last[digest].total, last[digest].transferred) == (
+            TransferState.COMPLETE,
+            size,
+            size,
+        )
 
 
 async def test_docker_media_types_are_pulled(store: orlop.Store, tmp_path: Path) -> None:
@@ -392,7 +398,7 @@ async def test_what_is_no_platform_is_refused_before_any_request(store: orlop.St
 
 async def test_what_is_no_reference_is_refused_before_any_request(store: orlop.Store) -> None:  # 1, 2
     for text in ("busybox", "127.0.0.1:1/a/b", "127.0.0.1:1/a:x@sha256:abc", "http://127.0.0.1:1/a:x"):
-        await refused(store, PullImage(text, plain_http=True), InvalidArgument)
+        await refused(store, PullImage(text, access=RegistryAccess(plain_http=True)), InvalidArgument)
 
 
 # What is here already

@@ -40,7 +40,7 @@ async def test_a_referrer_lives_and_dies_with_its_subject(store: orlop.Store, tm
     with LayoutRegistry({"x": layout}) as registry:
         image, signature = f"{registry.address}/x:latest", f"{registry.address}/x:sig"
         for name in (image, signature):
-            await store.pull(orlop.PullImage(name, plain_http=True, unpack=False))
+            await store.pull(orlop.PullImage(name, access=orlop.RegistryAccess(plain_http=True), unpack=False))
         assert (await store.content.info(referrer)).labels["containerd.io/gc.bref.content.subject"] == subject
         await store.images.delete(signature, sync=True)
         assert (await store.content.info(referrer)).digest == referrer

@@ -34,7 +34,10 @@ async def unpacked(folder: Path, layout: Path, snapshotter: str) -> AsyncIterato
     with LayoutRegistry({"x": layout}) as registry:
         async with orlop.open_store(folder / "store") as store:
             request = orlop.PullImage(
-                f"{registry.address}/x:latest", plain_http=True, unpack=True, snapshotter=snapshotter
+                f"{registry.address}/x:latest",
+                access=orlop.RegistryAccess(plain_http=True),
+                unpack=True,
+                snapshotter=snapshotter,
             )
             await store.pull(request)
             top = (await store.images.unpack(request.reference, snapshotter=snapshotter)).chain_id

@@ -1,0 +1,304 @@
+"""Putting blobs and documents into one repository of a registry.
+
+A blob is mounted from another repository of the same host if it can be, else sent in one piece; what breaks off goes on
+where the registry says it stands, in chunks. Source: spec registry 10; OCI distribution-spec, push.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import msgspec
+import structlog
+
+from ..errors import FailedPrecondition, NotFound, OrlopError, Unauthenticated, Unavailable
+from ..identifiers import split_digest
+from ..records import Descriptor
+from .client import Registry, read_limited, scope_of
+from .documents import INDEX_TYPES, artifact_type_of, kind_of, subject_of
+from .endpoint import ATTEMPTS, Body, Endpoint, error_of
+from .hosts import Capability
+
+__all__ = ["Source", "Uploader", "mount_candidate"]
+
+log = structlog.get_logger("orlop.registry")
+
+
+class _Index(msgspec.Struct):
+    manifests: list[dict[str, Any]] = []
+
+
+_OK: Final = (200, 201, 202, 204)
+_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_BREAKS_WITHOUT_PROGRESS: Final = 3
+Sent = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a blob's bytes come from: `open(offset)` gives them from there to the end."""
+
+    size: int
+    open: Callable[[int], AsyncGenerator[bytes, None]]
+
+    def body(self, start: int, stop: int, sent: Sent) -> Body:
+        """The bytes between two offsets; `sent` is told how far it got."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            at = start
+            async with aclosing(self.open(start)) as found:
+                async for piece in found:
+                    wanted = piece[: stop - at]
+                    yield wanted
+                    at += len(wanted)
+                    sent(at)
+                    if at >= stop:
+                        return
+
+        return Body(stop - start, pieces)
+
+
+class Uploader:
+    """One repository, at the first of its host that takes pushes. `also`: repositories from which may be mounted."""
+
+    def __init__(self, registry: Registry, also: Sequence[str] = ()) -> None:
+        endpoints = registry.with_capability(Capability.PUSH)
+        if not endpoints:
+            raise FailedPrecondition(f"no host of {registry.reference.host} takes pushes", hint="see its hosts.toml")
+        self._at: Endpoint = endpoints[0]
+        self._repository = registry.reference.repository
+        self._scope = scope_of(self._repository, "pull", "push")
+        self._mounts: dict[str, str] = {each: " ".join(sorted((self._scope, scope_of(each, "pull")))) for each in also}
+
+    @property
+    def host(self) -> str:
+        return self._at.name
+
+    async def has(self, descriptor: Descriptor, tag: str = "") -> bool:
+        """Whether the repository has the object; with a tag, whether that is what the tag names."""
+        document = kind_of(descriptor.media_type) in ("index", "manifest")
+        kind = "manifests" if document else "blobs"
+        what = _what(descriptor)
+        async with self._at.exchange(
+            "HEAD",
+            f"{self._repository}/{kind}/{tag or descriptor.digest}",
+            scope=self._scope,
+            what=what,
+            headers={"Accept": f"{descriptor.media_type}, */*"},
+        ) as response:
+            if response.status_code == 404:
+                return False
+            if response.status_code > 399:
+                raise error_of(response, what)
+            return not tag or response.headers.get("docker-content-digest") == descriptor.digest
+
+    async def put_blob(
+        self, descriptor: Descriptor, source: Source | None, mount_from: str, sent: Sent, *, chunk_bytes: int = 0
+    ) -> bool:
+        """Have the blob there; returns whether it was mounted, and no byte sent. `source` None: that is the only way.
+        `chunk_bytes` 0: in one piece. Raises NotFound (no source), Unavailable, FailedPrecondition (the registry got
+        other bytes), PermissionDenied, Unauthenticated."""
+        location = ""
+        if source is not None or mount_from:
+            location, mounted = await self._start(descriptor, mount_from)
+            if mounted:
+                return True
+        if source is None:
+            raise NotFound(
+                f"{_what(descriptor)} is neither here nor at {self.host}",
+                hint="choose what is here with --platform, or pull the rest with --all-platforms --fetch-all",
+            )
+        offset, breaks, whole = 0, 0, not chunk_bytes
+        reason: Exception | None = None
+        while breaks <= _BREAKS_WITHOUT_PROGRESS:
+            before = offset
+            try:
+                if whole and not offset:
+                    await self._finish(location, descriptor, source.body(0, source.size, sent))
+                    return False
+                location = await self._send_chunks(location, descriptor, source, offset, chunk_bytes, sent)
+                await self._finish(location, descriptor, Body.of(b""))
+                return False
+            except Unavailable as error:
+                reason = error
+                location, offset = await self._find_place(location, descriptor)
+                sent(offset)
+                breaks = 0 if offset > before else breaks + 1
+        raise Unavailable(
+            f"{_what(descriptor)}: {self.host} took {offset} of {descriptor.size} bytes, then it broke off ({reason})",
+            hint="push again: what is there is not sent twice",
+        )
+
+    async def put_document(self, descriptor: Descriptor, data: bytes, name: str) -> bool:
+        """A manifest or index under a tag or its digest. Raises FailedPrecondition also when parts are missing. Returns
+        whether the registry keeps account of its subject itself."""
+        what = _what(descriptor)
+        async with self._at.exchange(
+            "PUT",
+            f"{self._repository}/manifests/{name}",
+            scope=self._scope,
+            what=what,
+            headers={"Content-Type": descriptor.media_type},
+            body=Body.of(data),
+        ) as response:
+            if response.status_code not in _OK:
+                error = error_of(response, what)
+                if response.status_code == 400 and descriptor.media_type in INDEX_TYPES:
+                    error.hint = "an index needs all its manifests there; push all platforms, or one manifest"
+                raise error
+            _check_digest(response, descriptor)
+            return "oci-subject" in response.headers
+
+    async def put_referrer(self, descriptor: Descriptor, data: bytes, name: str) -> None:
+        """A manifest that describes another one. Where the registry keeps no account of that, the tag that stands in
+        for it gets one more entry. Source: OCI distribution-spec, pushing manifests with subject."""
+        if await self.put_document(descriptor, data, name):
+            return
+        subject = subject_of(descriptor.media_type, data, descriptor.digest)
+        assert subject is not None
+        algorithm, value = split_digest(subject.digest)
+        tag = f"{algorithm}-{value}"
+        index = await self._fallback_index(tag)
+        entry = {
+            **msgspec.to_builtins(descriptor),
+            "artifactType": artifact_type_of(data, descriptor.digest),
+        }
+        entry["mediaType"] = entry.pop("media_type")
+        found = [each for each in index if each.get("digest") != descriptor.digest]
+        whole = msgspec.json.encode({"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [*found, entry]})
+        digest = f"sha256:{hashlib.sha256(whole).hexdigest()}"
+        await self.put_document(Descriptor(INDEX_TYPES[0], digest, len(whole)), whole, tag)
+
+    async def _fallback_index(self, tag: str) -> list[dict[str, Any]]:
+        async with self._at.exchange(
+            "GET",
+            f"{self._repository}/manifests/{tag}",
+            scope=self._scope,
+            what=f"referrers {tag}",
+            headers={"Accept": INDEX_TYPES[0]},
+        ) as response:
+            if response.status_code == 404:
+                return []
+            if response.status_code > 399:
+                raise error_of(response, f"referrers {tag}")
+            data = await read_limited(response, f"referrers {tag}")
+        try:
+            return msgspec.json.decode(data, type=_Index).manifests
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise FailedPrecondition(f"tag {tag} is no index of referrers: {error}") from None
+
+    async def _start(self, descriptor: Descriptor, mount_from: str) -> tuple[str, bool]:
+        """Where to send the bytes, or that they need not be sent."""
+        what, path = _what(descriptor), f"{self._repository}/blobs/uploads/"
+        query = {"mount": descriptor.digest, "from": mount_from} if mount_from else {}
+        scope = self._mounts.get(mount_from, self._scope)
+        try:
+            async with self._at.exchange("POST", path, scope=scope, what=what, query=query) as response:
+                if response.status_code == 201 and mount_from:
+                    return "", True
+                if response.status_code in _OK:
+                    return _location(response, what), False
+                refused = error_of(response, what)
+        except Unauthenticated as error:
+            refused = error
+        if mount_from:  # we may not read there, or it cannot be done
+            return await self._start(descriptor, "")
+        raise refused
+
+    async def _send_chunks(
+        self, location: str, descriptor: Descriptor, source: Source, offset: int, chunk_bytes: int, sent: Sent
+    ) -> str:
+        what = _what(descriptor)
+        step = chunk_bytes or source.size
+        while offset < source.size:
+            stop = min(source.size, offset + step)
+            async with self._at.exchange(
+                "PATCH",
+                location,
+                scope=self._scope,
+                what=what,
+                headers={"Content-Type": "application/octet-stream", "Content-Range": f"{offset}-{stop - 1}"},
+                body=source.body(offset, stop, sent),
+                attempts=1,  # what it has by then is asked first
+            ) as response:
+                if response.status_code not in _OK:
+                    raise _broken(response, what)
+                location = _location(response, what)
+            offset = stop
+        return location
+
+    async def _finish(self, location: str, descriptor: Descriptor, body: Body) -> None:
+        what = _what(descriptor)
+        joint = "&" if "?" in location else "?"
+        async with self._at.exchange(
+            "PUT",
+            f"{location}{joint}digest={descriptor.digest}",
+            scope=self._scope,
+            what=what,
+            headers={"Content-Type": "application/octet-stream"},
+            body=body,
+            attempts=1 if body.size else ATTEMPTS,
+        ) as response:
+            if response.status_code not in _OK:
+                raise _broken(response, what)
+            _check_digest(response, descriptor)
+
+    async def _find_place(self, location: str, descriptor: Descriptor) -> tuple[str, int]:
+        """Where an upload that broke off stands; a new one from its beginning if the registry forgot it."""
+        what = _what(descriptor)
+        async with self._at.exchange("GET", location, scope=self._scope, what=what) as response:
+            match = _RANGE.fullmatch(response.headers.get("range", ""))
+            if response.status_code in _OK and match is not None:
+                return _location(response, what, location), int(match.group(1)) + 1
+        fresh, _ = await self._start(descriptor, "")
+        return fresh, 0
+
+
+def mount_candidate(sources: str, target: str) -> str:
+    """Of the repositories in a source label, the one whose path shares most with the target's; ties: the last. The
+    target itself is none. Source: spec registry 10.1."""
+    best, most = "", -1
+    wanted = target.split("/")
+    for each in sources.split(","):
+        if not each or each == target:
+            continue
+        shared = 0
+        for ours, theirs in zip(wanted, each.split("/"), strict=False):
+            if ours != theirs:
+                break
+            shared += 1
+        if shared >= most:
+            best, most = each, shared
+    return best
+
+
+def _what(descriptor: Descriptor) -> str:
+    return f"{kind_of(descriptor.media_type)} {descriptor.digest}"
+
+
+def _location(response: httpx.Response, what: str, otherwise: str = "") -> str:
+    found = response.headers.get("location", "")
+    if not found:
+        if otherwise:
+            return otherwise
+        raise FailedPrecondition(f"{what}: the registry does not say where to send it")
+    return str(response.request.url.join(found))
+
+
+def _check_digest(response: httpx.Response, descriptor: Descriptor) -> None:
+    said = response.headers.get("docker-content-digest", "")
+    if said and said != descriptor.digest:
+        raise FailedPrecondition(f"{_what(descriptor)}: the registry stored {said}")
+
+
+def _broken(response: httpx.Response, what: str) -> OrlopError:
+    """An upload that the registry lost or refuses for now is asked about; whatever else it says is its answer."""
+    if response.status_code in (404, 416):
+        return Unavailable(f"{what}: the upload is lost ({response.status_code})")
+    return error_of(response, what)
