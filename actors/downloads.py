@@ -6,9 +6,10 @@ Source: spec registry 8, DESIGN 6.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 import trio
@@ -21,14 +22,12 @@ from ..protocol.messages import (
     AbortIngest,
     Context,
     OpenIngest,
-    PullImage,
     PutContent,
     TransferState,
     UpdateContent,
 )
 from ..protocol.records import Descriptor
-from ..protocol.registry.documents import kind_of
-from ..protocol.registry.platforms import Platform
+from ..protocol.registry.documents import Child, kind_of
 from ..protocol.registry.references import Reference
 from ..storage.blobs.ledger import find_blob
 from ..storage.blobs.sharing import Sharing, adoptable
@@ -43,10 +42,7 @@ from .parts import fetch_parts
 from .progress import EVERY_S, Progress
 from .storage import StorageActor
 
-if TYPE_CHECKING:
-    from ..protocol.registry.client import Registry
-
-__all__ = ["Downloads", "Pull", "check_bytes", "digest_of", "source_labels"]
+__all__ = ["Downloads", "Fetching", "Nowhere", "Repository", "check_bytes", "digest_of", "source_labels"]
 
 
 class _Download:
@@ -57,18 +53,59 @@ class _Download:
         self.ended = trio.Event()
 
 
-@dataclass
-class Pull:
-    """One pull under way."""
+class Repository(Protocol):
+    """Where objects are fetched from; see Registry."""
 
-    request: PullImage
+    async def document(self, descriptor: Descriptor) -> bytes: ...
+    async def has(self, descriptor: Descriptor) -> bool: ...
+    def steady_blob(
+        self, descriptor: Descriptor, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[bytes, None]: ...
+    async def referrers(self, digest: str, artifact_type: str = "") -> list[Child]: ...
+    def source_of(self, digest: str) -> str: ...
+    def distrust(self, descriptor: Descriptor) -> None: ...
+
+
+class Nowhere:
+    """The repository of a pull that asks nobody: it has nothing."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+
+    async def document(self, descriptor: Descriptor) -> bytes:
+        raise self._missing(descriptor)
+
+    async def has(self, _: Descriptor) -> bool:
+        return False
+
+    async def steady_blob(
+        self, descriptor: Descriptor, _: int = 0, __: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        raise self._missing(descriptor)
+        yield b""  # type: ignore[unreachable]  # what makes it a generator
+
+    async def referrers(self, _: str, __: str = "") -> list[Child]:
+        return []
+
+    def source_of(self, _: str) -> str:
+        return ""
+
+    def distrust(self, _: Descriptor) -> None:
+        return None
+
+    def _missing(self, descriptor: Descriptor) -> NotFound:
+        return NotFound(f"{kind_of(descriptor.media_type)} {descriptor.digest} of {self._reference} in this store")
+
+
+@dataclass
+class Fetching:
+    """Objects of one repository on their way into one namespace."""
+
     reference: Reference
     context: Context
-    registry: Registry
-    platforms: list[Platform]
+    registry: Repository
     limiter: trio.CapacityLimiter
     progress: Progress
-    seen: set[str] = field(default_factory=set)
 
     def show(self, descriptor: Descriptor, state: TransferState, offset: int = 0, transferred: int = 0) -> None:
         source = self.registry.source_of(descriptor.digest) if transferred else ""
@@ -97,33 +134,33 @@ class Downloads:
         self._config = config
         self._under_way: dict[str, _Download] = {}
 
-    async def bring(self, pull: Pull, descriptor: Descriptor) -> None:
+    async def bring(self, fetching: Fetching, descriptor: Descriptor) -> None:
         """Have the blob in the pull's namespace: it is here, or another has it, or it is downloaded."""
         while True:
-            if await self.is_here(pull, descriptor) or await self.adopt(
-                pull, descriptor, source_labels(pull.reference)
+            if await self.is_here(fetching, descriptor) or await self.adopt(
+                fetching, descriptor, source_labels(fetching.reference)
             ):
-                pull.show(descriptor, TransferState.EXISTS, descriptor.size)
+                fetching.show(descriptor, TransferState.EXISTS, descriptor.size)
                 return
             download = self._under_way.get(descriptor.digest)
             if download is None:
                 download = self._under_way[descriptor.digest] = _Download()
                 try:
-                    await self._download(pull, descriptor, download)
+                    await self._download(fetching, descriptor, download)
                     return
                 finally:
                     if self._under_way.get(descriptor.digest) is download:
                         del self._under_way[descriptor.digest]
                     download.ended.set()
-            await self._follow(pull, descriptor, download)
+            await self._follow(fetching, descriptor, download)
 
-    async def _follow(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
+    async def _follow(self, fetching: Fetching, descriptor: Descriptor, download: _Download) -> None:
         """Wait for another pull's download, as long as it gets on."""
         while not download.ended.is_set():
             before = download.offset
             with trio.move_on_after(2 * self._config.stall_s) as patience:
                 while not download.ended.is_set():
-                    pull.show(descriptor, TransferState.DOWNLOADING, download.offset)
+                    fetching.show(descriptor, TransferState.DOWNLOADING, download.offset)
                     with trio.move_on_after(EVERY_S):
                         await download.ended.wait()
                     if download.offset != before:
@@ -132,33 +169,33 @@ class Downloads:
                 del self._under_way[descriptor.digest]  # it stands still: we lead now
                 return
 
-    async def _download(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
+    async def _download(self, fetching: Fetching, descriptor: Descriptor, download: _Download) -> None:
         """Stream a blob into an ingest, resuming where it breaks, and commit it. One clear sentence on failure."""
         bring = self._bring_small if descriptor.size <= MAX_INLINE_BYTES else self._bring_large
         for last in (False, True):
             try:
-                await bring(pull, descriptor, download)
+                await bring(fetching, descriptor, download)
                 return
             except FailedPrecondition:
                 # Wrong bytes: they are gone, so nothing is poisoned; a second try gets fresh ones, from another host
                 # if there is one.
-                pull.registry.distrust(descriptor)
+                fetching.registry.distrust(descriptor)
                 if last:
                     raise
 
-    async def _bring_small(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
+    async def _bring_small(self, fetching: Fetching, descriptor: Descriptor, download: _Download) -> None:
         data = bytearray()
-        await self._stream(pull, descriptor, download, 0, _Sink(data))
+        await self._stream(fetching, descriptor, download, 0, _Sink(data))
         check_bytes(descriptor, bytes(data))
-        await self.store_bytes(pull.context, descriptor, bytes(data), source_labels(pull.reference))
-        pull.show(descriptor, TransferState.COMPLETE, descriptor.size, descriptor.size)
+        await self.store_bytes(fetching.context, descriptor, bytes(data), source_labels(fetching.reference))
+        fetching.show(descriptor, TransferState.COMPLETE, descriptor.size, descriptor.size)
 
-    async def _bring_large(self, pull: Pull, descriptor: Descriptor, download: _Download) -> None:
+    async def _bring_large(self, fetching: Fetching, descriptor: Descriptor, download: _Download) -> None:
         ref = f"{kind_of(descriptor.media_type)}-{descriptor.digest}"
         request = OpenIngest(ref, descriptor.size, descriptor.digest, descriptor.media_type)
         try:
             # Not under the pull's lease: unfinished bytes outlive a failed pull, for a day, and shorten the next.
-            writer = await self._content.open_ingest(request, msgspec.structs.replace(pull.context, lease=None))
+            writer = await self._content.open_ingest(request, msgspec.structs.replace(fetching.context, lease=None))
         except AlreadyExists:
             return
         poisoned = False
@@ -167,39 +204,39 @@ class Downloads:
                 await writer.truncate()
             begun = writer.offset
             if begun < descriptor.size:
-                await self._stream(pull, descriptor, download, begun, writer)
+                await self._stream(fetching, descriptor, download, begun, writer)
             try:
                 await self._content.commit(
-                    writer, pull.context, descriptor.size, descriptor.digest, source_labels(pull.reference)
+                    writer, fetching.context, descriptor.size, descriptor.digest, source_labels(fetching.reference)
                 )
             except AlreadyExists:
                 pass
             except FailedPrecondition:
                 poisoned = True
                 raise
-            pull.show(descriptor, TransferState.COMPLETE, descriptor.size, descriptor.size - begun)
+            fetching.show(descriptor, TransferState.COMPLETE, descriptor.size, descriptor.size - begun)
         finally:
             await writer.finish(keep=True)
             if poisoned:
-                await self._content_plans.ask(AbortIngest(ref), pull.context)
+                await self._content_plans.ask(AbortIngest(ref), fetching.context)
 
     async def _stream(
-        self, pull: Pull, descriptor: Descriptor, download: _Download, begun: int, sink: _AnySink
+        self, fetching: Fetching, descriptor: Descriptor, download: _Download, begun: int, sink: _AnySink
     ) -> None:
         """Bytes into the sink until there are as many as the descriptor says; never one more."""
         download.offset = begun
-        pull.show(descriptor, TransferState.DOWNLOADING, begun)
+        fetching.show(descriptor, TransferState.DOWNLOADING, begun)
 
         async def take(piece: bytes) -> None:
             await sink.write(piece)
             download.offset += len(piece)
-            pull.show(descriptor, TransferState.DOWNLOADING, download.offset, download.offset - begun)
+            fetching.show(descriptor, TransferState.DOWNLOADING, download.offset, download.offset - begun)
 
         config = self._config
         if config.ranges > 1 and descriptor.size - begun > 2 * config.range_bytes:
             try:
                 await fetch_parts(
-                    lambda start, end: pull.registry.steady_blob(descriptor, start, end),
+                    lambda start, end: fetching.registry.steady_blob(descriptor, start, end),
                     begun,
                     descriptor.size,
                     config.range_bytes,
@@ -209,24 +246,24 @@ class Downloads:
                 return
             except OutOfRange:
                 pass  # no ranges there: as one piece, from where we are
-        async with aclosing(pull.registry.steady_blob(descriptor, download.offset)) as pieces:
+        async with aclosing(fetching.registry.steady_blob(descriptor, download.offset)) as pieces:
             async for piece in pieces:
                 await take(piece)
 
-    async def is_here(self, pull: Pull, descriptor: Descriptor) -> bool:
+    async def is_here(self, fetching: Fetching, descriptor: Descriptor) -> bool:
         """Whether this namespace has it; then the lease gets it too."""
-        namespace = pull.context.namespace or ""
+        namespace = fetching.context.namespace or ""
         with self._storage.view() as view:
             if not await content.has_intact(view, namespace, descriptor.digest):
                 return False
-        await self.keep(pull, descriptor, {})
+        await self.keep(fetching, descriptor, {})
         return True
 
-    async def adopt(self, pull: Pull, descriptor: Descriptor, labels: dict[str, str]) -> bool:
+    async def adopt(self, fetching: Fetching, descriptor: Descriptor, labels: dict[str, str]) -> bool:
         """Bytes that another namespace brought cost a metadata write, where they may be taken over."""
-        return await self._may_adopt(pull, descriptor) and await self._join(pull, descriptor, labels)
+        return await self._may_adopt(fetching, descriptor) and await self._join(fetching, descriptor, labels)
 
-    async def _may_adopt(self, pull: Pull, descriptor: Descriptor) -> bool:
+    async def _may_adopt(self, fetching: Fetching, descriptor: Descriptor) -> bool:
         """In isolation only what is shareable, or what the registry would give to this pull's own credentials."""
         if self._policy is Sharing.SHARED:
             return True
@@ -235,31 +272,31 @@ class Downloads:
                 return False
             if await adoptable(view, descriptor.digest, descriptor.size, self._policy) is not None:
                 return True
-        return await pull.registry.has(descriptor)
+        return await fetching.registry.has(descriptor)
 
-    async def _join(self, pull: Pull, descriptor: Descriptor, labels: dict[str, str]) -> bool:
+    async def _join(self, fetching: Fetching, descriptor: Descriptor, labels: dict[str, str]) -> bool:
         try:
-            await self._storage.transact(lambda txn: content.adopt(txn, pull.context, descriptor, labels))
+            await self._storage.transact(lambda txn: content.adopt(txn, fetching.context, descriptor, labels))
         except NotFound:
             return False
         except AlreadyExists:
             pass
         return True
 
-    async def keep(self, pull: Pull, descriptor: Descriptor, labels: dict[str, str]) -> None:
+    async def keep(self, fetching: Fetching, descriptor: Descriptor, labels: dict[str, str]) -> None:
         """Protect what this namespace has already, and add labels it lacks (where it came from, its children)."""
-        await self._join(pull, descriptor, {})
+        await self._join(fetching, descriptor, {})
         with self._storage.view() as view:
-            info = await CONTENT.get(view, pull.context.namespace or "", descriptor.digest)
+            info = await CONTENT.get(view, fetching.context.namespace or "", descriptor.digest)
         missing = {key: value for key, value in labels.items() if info.labels.get(key) != value}
         missing |= {
             key: merged
-            for key, value in source_labels(pull.reference).items()
+            for key, value in source_labels(fetching.reference).items()
             if (merged := merge_sources(key, info.labels.get(key, ""), value)) != info.labels.get(key)
         }
         if missing:
             request = UpdateContent(descriptor.digest, missing, [f"labels.{key}" for key in missing])
-            await self._content_plans.ask(request, pull.context)
+            await self._content_plans.ask(request, fetching.context)
 
     async def store_bytes(self, context: Context, descriptor: Descriptor, data: bytes, labels: dict[str, str]) -> None:
         try:

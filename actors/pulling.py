@@ -9,35 +9,46 @@ Source: spec registry 8 and 9.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import msgspec
 import structlog
 import trio
 
+from ..protocol.durations import age_text
 from ..protocol.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
+    Unavailable,
 )
-from ..protocol.identifiers import check_digest, check_name
+from ..protocol.identifiers import check_digest, check_name, quote
 from ..protocol.labels import check_labels
 from ..protocol.messages import (
     MAX_INLINE_BYTES,
     Context,
+    Empty,
+    FetchBlobs,
     PullImage,
+    PullPolicy,
     TransferProgress,
     TransferState,
 )
-from ..protocol.records import Descriptor
+from ..protocol.records import Descriptor, Image
 from ..protocol.registry.documents import INDEX_TYPES, Child, children, document_labels, kind_of
 from ..protocol.registry.platforms import Platform, best_first, parse_platform
 from ..protocol.registry.references import parse_reference
 from ..protocol.service import Session
+from ..protocol.world import Clock
 from ..storage.blobs.sharing import Sharing
 from ..storage.engine import Transaction
+from ..storage.tables import IMAGES
 from .actor import PlanActor
 from .config import TransferConfig
 from .content_actor import ContentActor
-from .downloads import Downloads, Pull, check_bytes, source_labels
+from .downloads import Downloads, Fetching, Nowhere, check_bytes, source_labels
+from .failures import first_of
 from .image_unpack import ImageUnpacks, is_rootfs, read_document
 from .images import record_image
 from .progress import Emit, Progress
@@ -51,6 +62,15 @@ log = structlog.get_logger("orlop.transfer")
 
 _MAX_DEPTH = 8
 _MAX_OBJECTS = 10_000
+
+
+@dataclass
+class Pull(Fetching):
+    """One pull under way."""
+
+    request: PullImage
+    platforms: list[Platform]
+    seen: set[str] = field(default_factory=set)
 
 
 class Puller:
@@ -67,6 +87,7 @@ class Puller:
         host: Platform,
         policy: Sharing,
         config: TransferConfig,
+        clock: Clock,
     ) -> None:
         self._storage = storage
         self._content = content
@@ -74,9 +95,10 @@ class Puller:
         self._unpacks = unpacks
         self._registries = registries
         self._host = host
+        self._clock = clock
         self._downloads = Downloads(storage, content, content_plans, policy, config)
 
-    async def pull(self, request: PullImage, context: Context, _: Session, emit: Emit) -> msgspec.Raw:
+    async def pull(self, request: PullImage, context: Context, _: Session, emit: Emit) -> Image:
         """Bring an image and record it. See PullImage.
 
         Raises NotFound (name, platform, blob), FailedPrecondition (bytes are not what they should be),
@@ -91,22 +113,90 @@ class Puller:
             check_digest(reference.digest, f"reference {request.reference}")
         platforms = [parse_platform(text, self._host) for text in request.platforms] or [self._host]
         progress = Progress(emit)
+        async with self._leases.hold(context, request.reference) as leased, progress.reporting():
+            limiter = trio.CapacityLimiter(request.max_concurrent_downloads)
+            pull = Pull(reference, leased, Nowhere(reference), limiter, progress, request, platforms)
+            image = await self._cached(pull)
+            if image is None:
+                image = await self._pull(pull)
+        await progress.say(TransferProgress(request.reference, TransferState.SAVED, image.target.digest))
+        return image
+
+    async def _pull(self, pull: Pull) -> Image:
+        request, name = pull.request, pull.request.reference
+        async with self._registries.open(pull.reference, request.access, pull.progress) as registry:
+            await pull.progress.say(TransferProgress(name, TransferState.RESOLVING, source=pull.reference.host))
+            try:
+                root = await registry.resolve()
+            except (Unavailable, ResourceExhausted) as error:
+                here = await self._recorded(pull)
+                if here is None:
+                    raise
+                age = age_text(here.updated_at, self._clock.now_ns())
+                if request.policy is not PullPolicy.NEWER:
+                    error.hint = error.hint or f"what was pulled {age} ago is here; --policy=newer serves it meanwhile"
+                    raise
+                pull.progress.note(f"{error.message}; this image was recorded {age} ago")
+                return await self._serve(pull, here)
+            await pull.progress.say(TransferProgress(name, TransferState.RESOLVED, root.digest, total=root.size))
+            pull.registry = registry
+            await self._bring(pull, Child(root.media_type, root.digest, root.size), 0)
+            raw = await self._storage.transact(lambda txn: _record(txn, pull.context.namespace or "", request, root))
+        return IMAGES.decode(raw)
+
+    async def _cached(self, pull: Pull) -> Image | None:
+        """The image as it is here, if the policy is content with that and all of it is."""
+        policy = pull.request.policy
+        if policy not in (PullPolicy.MISSING, PullPolicy.NEVER):
+            return None
+        here = await self._recorded(pull)
+        try:
+            if here is None:
+                raise NotFound(f"image {quote(pull.request.reference)}", hint="the policy is never to ask its registry")
+            return await self._serve(pull, here)
+        except NotFound:
+            if policy is PullPolicy.NEVER:
+                raise
+        pull.seen.clear()
+        return None
+
+    async def _recorded(self, pull: Pull) -> Image | None:
+        with self._storage.view() as view:
+            return await IMAGES.find(view, pull.context.namespace or "", pull.request.reference)
+
+    async def _serve(self, pull: Pull, image: Image) -> Image:
+        """What is here, unpacked if that was asked for. Raises NotFound for what is not."""
+        target = image.target
+        await self._bring(pull, Child(target.media_type, target.digest, target.size), 0)
+        return image
+
+    async def fetch(self, request: FetchBlobs, context: Context, _: Session, emit: Emit) -> Empty:
+        """See Store.fetch."""
+        reference = parse_reference(request.repository, needs_object=False)
+        for descriptor in request.blobs:
+            check_digest(descriptor.digest)
+        progress = Progress(emit)
         async with (
-            self._leases.hold(context, request.reference) as leased,
+            self._leases.hold(context, request.repository) as leased,
             progress.reporting(),
             self._registries.open(reference, request.access, progress) as registry,
         ):
             limiter = trio.CapacityLimiter(request.max_concurrent_downloads)
-            pull = Pull(request, reference, leased, registry, platforms, limiter, progress)
-            await progress.say(TransferProgress(request.reference, TransferState.RESOLVING, source=reference.host))
-            root = await registry.resolve()
-            await progress.say(
-                TransferProgress(request.reference, TransferState.RESOLVED, root.digest, total=root.size)
-            )
-            await self._bring(pull, Child(root.media_type, root.digest, root.size), 0)
-            image = await self._storage.transact(lambda txn: _record(txn, leased.namespace or "", request, root))
-        await progress.say(TransferProgress(request.reference, TransferState.SAVED, root.digest))
-        return image
+            fetching = Fetching(reference, leased, registry, limiter, progress)
+            try:
+                async with trio.open_nursery() as nursery:
+                    for descriptor in request.blobs:
+                        nursery.start_soon(self._fetch_one, fetching, descriptor)
+            except BaseExceptionGroup as group:
+                raise first_of(group) from None
+        return Empty()
+
+    async def _fetch_one(self, fetching: Fetching, descriptor: Descriptor) -> None:
+        if kind_of(descriptor.media_type) in ("index", "manifest"):
+            await self._bring_document(fetching, descriptor)
+        else:
+            async with fetching.limiter:
+                await self._downloads.bring(fetching, descriptor)
 
     async def _bring(self, pull: Pull, child: Child, depth: int) -> None:
         """This object and, if it is a document, what it refers to and this pull wants."""
@@ -127,6 +217,9 @@ class Puller:
             return
         data = await self._bring_document(pull, descriptor)
         found = children(descriptor.media_type, data, descriptor.digest)
+        if pull.request.referrers:
+            for referrer in await pull.registry.referrers(descriptor.digest):
+                await self._bring(pull, referrer, depth + 1)
         if pull.request.unpack and found and is_rootfs(descriptor.media_type, found):
             await self._bring_unpacked(pull, descriptor, found)
             return
@@ -206,26 +299,26 @@ class Puller:
             chosen[found[best[0]].digest] = found[best[0]]
         return list(chosen.values())
 
-    async def _bring_document(self, pull: Pull, descriptor: Descriptor) -> bytes:
+    async def _bring_document(self, fetching: Fetching, descriptor: Descriptor) -> bytes:
         """A manifest or index: its bytes, stored with the labels that keep its children."""
-        context = pull.context
+        context = fetching.context
         data = await self._own_document(context, descriptor)
         if data is not None:
-            pull.show(descriptor, TransferState.EXISTS, descriptor.size)
+            fetching.show(descriptor, TransferState.EXISTS, descriptor.size)
             labels = document_labels(descriptor.media_type, data, descriptor.digest)
-            await self._downloads.keep(pull, descriptor, labels)
+            await self._downloads.keep(fetching, descriptor, labels)
             return data
-        data = await self._adopted_document(pull, descriptor)
+        data = await self._adopted_document(fetching, descriptor)
         if data is not None:
-            pull.show(descriptor, TransferState.EXISTS, descriptor.size)
+            fetching.show(descriptor, TransferState.EXISTS, descriptor.size)
             return data
-        data = await pull.registry.document(descriptor)
+        data = await fetching.registry.document(descriptor)
         check_bytes(descriptor, data)
-        pull.show(descriptor, TransferState.DOWNLOADING, 0, len(data))
+        fetching.show(descriptor, TransferState.DOWNLOADING, 0, len(data))
         labels = document_labels(descriptor.media_type, data, descriptor.digest)
-        labels |= source_labels(pull.reference)
+        labels |= source_labels(fetching.reference)
         await self._downloads.store_bytes(context, descriptor, data, labels)
-        pull.show(descriptor, TransferState.COMPLETE, descriptor.size, len(data))
+        fetching.show(descriptor, TransferState.COMPLETE, descriptor.size, len(data))
         return data
 
     async def _own_document(self, context: Context, descriptor: Descriptor) -> bytes | None:
@@ -234,13 +327,13 @@ class Puller:
         except NotFound:
             return None
 
-    async def _adopted_document(self, pull: Pull, descriptor: Descriptor) -> bytes | None:
+    async def _adopted_document(self, fetching: Fetching, descriptor: Descriptor) -> bytes | None:
         """Another namespace's document: its children are needed for its labels, so it is adopted twice over."""
-        if not await self._downloads.adopt(pull, descriptor, source_labels(pull.reference)):
+        if not await self._downloads.adopt(fetching, descriptor, source_labels(fetching.reference)):
             return None
-        data = await read_document(self._content, pull.context, descriptor)
+        data = await read_document(self._content, fetching.context, descriptor)
         labels = document_labels(descriptor.media_type, data, descriptor.digest)
-        await self._downloads.keep(pull, descriptor, labels)
+        await self._downloads.keep(fetching, descriptor, labels)
         return data
 
 

@@ -170,6 +170,7 @@ async def _served(
         host,
         policy,
         config.transfer,
+        world.clock,
     )
     body: BaseException | None = None
     engine_room, domains = _Ward(), _Ward()

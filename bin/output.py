@@ -15,7 +15,6 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_NOT_FOUND",
     "EXIT_USAGE",
-    "age",
     "fail",
     "labels_text",
     "print_json",
@@ -49,16 +48,6 @@ def size_text(size: int) -> str:
             return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
-
-
-def age(created_ns: int, now_ns: int) -> str:
-    """As people say it."""
-    seconds = max(0, now_ns - created_ns) // 1_000_000_000
-    for length, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= length:
-            count = seconds // length
-            return f"{count} {name}{'s' if count > 1 else ''}"
-    return f"{seconds} second{'s' if seconds != 1 else ''}"
 
 
 def labels_text(labels: Mapping[str, str]) -> str:

@@ -8,18 +8,25 @@ await nursery.start(orlop.serve, config)             # a whole daemon inside you
 from __future__ import annotations
 
 from .actors.config import JournalConfig, RegistryConfig, SnapshotConfig, StoreConfig, TransferConfig, UnpackConfig
-from .bin.embed import connect, open_store, serve
+from .bin.archives import Compression, OnMissing, export_archive, import_archive
+from .bin.conversion import Conversion, convert_image
+from .bin.embed import connect, host_platform, open_store, serve
 from .bin.mounting import mounted
 from .protocol import errors
 from .protocol.api import BlobReader, IngestWriter, Snapshots, Store, Transaction
+from .protocol.archives.exporting import ExportOptions
+from .protocol.archives.importing import ImportOptions
+from .protocol.archives.layout import Naming
 from .protocol.messages import (
     Collection,
     Context,
     CopyImage,
     Credentials,
     EventsPage,
+    FetchBlobs,
     ListReferrers,
     PullImage,
+    PullPolicy,
     Pushed,
     PushImage,
     RegistryAccess,
@@ -60,15 +67,20 @@ __all__ = [
     "Any",
     "BlobReader",
     "Collection",
+    "Compression",
     "Container",
     "ContentInfo",
+    "Conversion",
     "Context",
     "CopyImage",
     "Credentials",
     "Descriptor",
     "Event",
     "EventsPage",
+    "ExportOptions",
+    "FetchBlobs",
     "Image",
+    "ImportOptions",
     "IngestStatus",
     "IngestWriter",
     "JournalConfig",
@@ -77,8 +89,11 @@ __all__ = [
     "ListReferrers",
     "Mount",
     "Namespace",
+    "Naming",
+    "OnMissing",
     "Opaque",
     "PullImage",
+    "PullPolicy",
     "PushImage",
     "Pushed",
     "RegistryAccess",
@@ -102,7 +117,11 @@ __all__ = [
     "Welcome",
     "World",
     "connect",
+    "convert_image",
     "errors",
+    "export_archive",
+    "host_platform",
+    "import_archive",
     "mounted",
     "normalize_reference",
     "open_store",

@@ -1,4 +1,4 @@
-"""Durations as Go writes them: `2h45m`, `1.5s`, `-3ms`. Source: spec gc 4.2."""
+"""Durations as Go writes them (`2h45m`, `1.5s`), and ages as people say them. Source: spec gc 4.2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
-__all__ = ["parse_duration"]
+__all__ = ["age_text", "parse_duration"]
 
 _UNITS: Final = {
     "ns": 1,
@@ -34,3 +34,13 @@ def parse_duration(text: str) -> int | None:
     if total > _MOST:
         return None
     return -total if text.startswith("-") else total
+
+
+def age_text(since_ns: int, now_ns: int) -> str:
+    """How long ago, as people say it."""
+    seconds = max(0, now_ns - since_ns) // 1_000_000_000
+    for length, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= length:
+            count = seconds // length
+            return f"{count} {name}{'s' if count > 1 else ''}"
+    return f"{seconds} second{'s' if seconds != 1 else ''}"

@@ -11,11 +11,12 @@ import trio
 
 from ...actors.timestamps import rfc3339
 from ...protocol.api import Store
+from ...protocol.durations import age_text
 from ...protocol.errors import AlreadyExists, FailedPrecondition
 from ...protocol.labels import GC_ROOT
 from ...protocol.messages import VerifyProgress, VerifyState
 from ...protocol.records import ContentInfo, IngestStatus
-from ..output import EXIT_FAILED, age, labels_text, print_json, size_text
+from ..output import EXIT_FAILED, labels_text, print_json, size_text
 from ..session import Session
 from ..world import RealClock
 from .listing import ListOptions, list_options, print_labels, run_list
@@ -43,7 +44,7 @@ def list_(session: Session, options: ListOptions, plain: bool) -> None:
 
     async def row(_: Store, info: ContentInfo) -> list[str]:
         size = str(info.size) if plain else size_text(info.size)
-        return [info.digest, size, age(info.created_at, now), labels_text(info.labels)]
+        return [info.digest, size, age_text(info.created_at, now), labels_text(info.labels)]
 
     run_list(
         session,
@@ -241,7 +242,7 @@ def active(session: Session, options: ListOptions) -> None:
     now = RealClock().now_ns()
 
     async def row(_: Store, status: IngestStatus) -> list[str]:
-        return [status.ref, size_text(status.offset), age(status.started_at, now)]
+        return [status.ref, size_text(status.offset), age_text(status.started_at, now)]
 
     run_list(
         session,

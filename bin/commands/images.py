@@ -15,6 +15,9 @@ from ...protocol.records import Image
 from ...protocol.registry.references import normalize
 from ..output import labels_text, print_json, size_text
 from ..session import Session
+from .archives import export, import_
+from .conversion import convert
+from .image_check import check
 from .image_documents import Node, measure, walk
 from .image_rootfs import mount, rootfs, unmount, unpack, usage
 from .listing import ListOptions, list_options, print_labels, run_list
@@ -219,5 +222,5 @@ def _pretty(data: bytes) -> str:
 for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del")), (inspect, ("i",))):
     for alias in aliases:
         images.add_command(command, alias)
-for command in (pull, push, unpack, rootfs, usage, mount, unmount):
+for command in (pull, push, import_, export, convert, check, unpack, rootfs, usage, mount, unmount):
     images.add_command(command)

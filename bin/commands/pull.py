@@ -7,7 +7,7 @@ import time
 import click
 
 from ...protocol.api import Store
-from ...protocol.messages import PullImage, RegistryAccess, TransferState
+from ...protocol.messages import PullImage, PullPolicy, RegistryAccess, TransferState
 from ..output import print_json, size_text
 from ..session import Session
 from .options import json_option, parse_labels, snapshotter_option
@@ -25,6 +25,14 @@ __all__ = ["pull"]
 @registry_options
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--max-concurrent-downloads", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option(
+    "--policy",
+    type=click.Choice([each.value for each in PullPolicy]),
+    default="always",
+    show_default=True,
+    help="newer: what is here serves while the registry is down; missing, never: do not ask it.",
+)
+@click.option("--referrers", is_flag=True, help="Also what describes the image: signatures, bills of materials.")
 @click.option("--no-unpack", is_flag=True, help="Only download; lay no layer down as a snapshot.")
 @click.option("--fetch-all", is_flag=True, help="Download layers also where their snapshots are here.")
 @snapshotter_option
@@ -41,6 +49,8 @@ def pull(
     access: RegistryAccess,
     labels: tuple[str, ...],
     max_concurrent_downloads: int,
+    policy: str,
+    referrers: bool,
     no_unpack: bool,
     fetch_all: bool,
     snapshotter: str,
@@ -69,6 +79,8 @@ def pull(
         unpack=not no_unpack,
         snapshotter=snapshotter,
         fetch_all=fetch_all,
+        policy=PullPolicy(policy),
+        referrers=referrers,
         access=access_for(access, name),
     )
 

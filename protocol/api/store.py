@@ -186,6 +186,11 @@ class Store:
             result: m.Checked = stream.result
         return result
 
+    async def fetch(self, request: m.FetchBlobs, progress: Progress = None) -> None:
+        """Bring single objects from a registry. Without a lease of the caller's, what nothing refers to goes with the
+        next collection. Raises and is cancelled like `pull`."""
+        await self._transferred(t.TRANSFER_FETCH, request, progress)
+
     async def push(self, request: m.PushImage, progress: Progress = None) -> m.Pushed:
         """Send an image to a registry; what is there is not sent again. See PushImage for the options.
 

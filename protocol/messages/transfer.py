@@ -12,8 +12,10 @@ from ..records import Descriptor
 __all__ = [
     "CopyImage",
     "Credentials",
+    "FetchBlobs",
     "ListReferrers",
     "PullImage",
+    "PullPolicy",
     "PushImage",
     "PushOptions",
     "Pushed",
@@ -53,6 +55,16 @@ class RegistryAccess(msgspec.Struct, frozen=True, kw_only=True):
     client_key: str = ""
 
 
+class PullPolicy(Enum):
+    """When a registry is asked. ALWAYS: every time, and what it says holds. NEWER: every time, but while it is down or
+    refuses for now, what is here serves. MISSING: when something is not here. NEVER."""
+
+    ALWAYS = "always"
+    NEWER = "newer"
+    MISSING = "missing"
+    NEVER = "never"
+
+
 class PullImage(msgspec.Struct, frozen=True):
     """Bring the image `reference` (taken literally) from its registry and record it under that name.
 
@@ -71,8 +83,20 @@ class PullImage(msgspec.Struct, frozen=True):
     """Also lay its layers down as snapshots. Those that are there need not be downloaded."""
     snapshotter: str = ""
     """Empty: the store's default one."""
+    policy: PullPolicy = PullPolicy.ALWAYS
+    referrers: bool = False
+    """Also what describes it in its registry: signatures, bills of materials. They live as long as it does."""
     fetch_all: bool = False
     """Download layers also where their snapshots are there, so that the image can be pushed and exported."""
+
+
+class FetchBlobs(msgspec.Struct, frozen=True):
+    """Bring these objects of a repository (`host/name`), and record no image."""
+
+    repository: str
+    blobs: list[Descriptor]
+    access: RegistryAccess = RegistryAccess()
+    max_concurrent_downloads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
 
 
 class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +184,9 @@ class TransferState(Enum):
     WAITING = "waiting"
     DOWNLOADING = "downloading"
     UPLOADING = "uploading"
+    IMPORTING = "importing"
+    EXPORTING = "exporting"
+    CONVERTING = "converting"
     MOUNTED = "mounted"
     EXISTS = "already exists"
     COMPLETE = "complete"

@@ -1,0 +1,318 @@
+"""Archives as files, folders and pipes of this machine; see protocol/archives for what stands in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import sys
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from enum import Enum
+from functools import partial
+from typing import IO, Any, Final
+
+import trio
+import zstandard
+from isal import igzip
+
+from ..protocol.api import Store
+from ..protocol.archives.entries import Entry, EntryKind, Sink
+from ..protocol.archives.exporting import Export, ExportOptions, plan_export, write_export
+from ..protocol.archives.importing import ImportOptions, import_images, suits
+from ..protocol.archives.tar import TarSink, tar_entries
+from ..protocol.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
+from ..protocol.messages import FetchBlobs, RegistryAccess, TransferProgress
+from ..protocol.records import Image
+from ..protocol.registry.platforms import Platform
+
+__all__ = ["Compression", "OnMissing", "export_archive", "import_archive"]
+
+_CHUNK: Final = 1024 * 1024
+_GZIP: Final = b"\x1f\x8b\x08"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+Told = Callable[[TransferProgress], None]
+
+
+class Compression(Enum):
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+class OnMissing(Enum):
+    """What an export does about content that is not here."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    FETCH = "fetch"
+
+
+async def import_archive(
+    store: Store,
+    path: str | os.PathLike[str],
+    options: ImportOptions = ImportOptions(),  # noqa: B008 - immutable
+    *,
+    unpack_for: Platform | None = None,
+    snapshotter: str = "",
+    told: Told = lambda _: None,
+) -> list[Image]:
+    """Bring the images of an OCI layout (a folder or a tar of it) or a docker archive; `-` is standard input. Gzip and
+    zstd are recognised. `unpack_for`: also unpack those that are for this platform.
+
+    Raises what `import_images` raises, NotFound and PermissionDenied (the file), and what unpacking raises.
+    Cancellation: no image is recorded, unless it is already being unpacked.
+    """
+    async with store.lease() as leased:
+        images = await import_images(leased, _entries(os.fspath(path)), options, told)
+        if unpack_for is not None:
+            for image in {image.target.digest: image for image in images}.values():
+                if await suits(leased, image.target, unpack_for):
+                    platform = str(unpack_for)
+                    await leased.images.unpack(image.name, platform=platform, snapshotter=snapshotter, progress=told)
+    return images
+
+
+async def export_archive(
+    store: Store,
+    names: Sequence[str],
+    path: str | os.PathLike[str],
+    options: ExportOptions,
+    *,
+    missing: OnMissing = OnMissing.FAIL,
+    compression: Compression | None = None,
+    access: RegistryAccess = RegistryAccess(),  # noqa: B008 - immutable
+    told: Told = lambda _: None,
+) -> Export:
+    """Write images as an OCI layout with docker's manifest.json: into a tar, or a folder where `path` ends in a slash
+    or is one; `-` is standard output. Compressed as the name says (.gz, .tgz, .zst), unless `compression` does.
+
+    Raises NotFound (an image, a platform, content that is not here), AlreadyExists (a folder with something in it).
+    Cancellation and failure: there is no file, and an older one is as it was.
+    """
+    where = os.fspath(path)
+    export = await plan_export(store, names, options)
+    if export.missing and missing is OnMissing.FETCH:
+        await _fetch(store, export, access, told)
+        export = await plan_export(store, names, options)
+    if export.missing and missing is not OnMissing.SKIP:
+        raise export.missing[0].error()
+    if export.missing:
+        export = export.without_missing()
+    async with _sink(where, compression or _compression_of(where)) as sink:
+        await write_export(store, export, sink, told)
+    return export
+
+
+async def _fetch(store: Store, export: Export, access: RegistryAccess, told: Told) -> None:
+    """What is missing, from where its manifest came."""
+    by_source: dict[str, list[Any]] = {}
+    for each in export.missing:
+        if not each.sources:
+            raise each.error()
+        by_source.setdefault(each.sources[0], []).append(each.descriptor)
+    for source, descriptors in by_source.items():
+        await store.fetch(FetchBlobs(source, descriptors, access), told)
+
+
+# reading ----------------------------------------------------------------------------------------------------
+
+
+async def _entries(path: str) -> AsyncGenerator[Entry, None]:
+    if path != "-" and await trio.to_thread.run_sync(os.path.isdir, path):
+        async for entry in _folder_entries(path):
+            yield entry
+        return
+    with _as_ours(path):
+        file = sys.stdin.buffer if path == "-" else await trio.to_thread.run_sync(_open, path)
+    try:
+        reader = await trio.to_thread.run_sync(_decompressed, file, abandon_on_cancel=path == "-")
+        buffered = _Buffered(reader, abandon=path == "-")
+        async with contextlib.aclosing(tar_entries(buffered.read)) as entries:
+            async for entry in entries:
+                yield entry
+    finally:
+        if path != "-":
+            file.close()
+
+
+class _Buffered:
+    """Reads a blocking file in large pieces, in a thread."""
+
+    def __init__(self, file: Any, *, abandon: bool) -> None:
+        self._file = file
+        self._abandon = abandon
+        self._data = b""
+        self._at = 0
+
+    async def read(self, count: int) -> bytes:
+        if self._at == len(self._data):
+            self._data, self._at = await trio.to_thread.run_sync(self._more, abandon_on_cancel=self._abandon), 0
+        piece = self._data[self._at : self._at + count]
+        self._at += len(piece)
+        return piece
+
+    def _more(self) -> bytes:
+        try:
+            data: bytes = self._file.read(_CHUNK)
+        except (OSError, EOFError, zstandard.ZstdError, zlib.error) as error:
+            raise InvalidArgument(f"the archive cannot be read: {error}") from None
+        return data
+
+
+def _open(path: str) -> IO[bytes]:
+    return open(path, "rb", buffering=_CHUNK)
+
+
+def _decompressed(file: Any) -> Any:
+    head = file.peek(4)
+    if head.startswith(_GZIP):
+        return igzip.IGzipFile(fileobj=file)  # type: ignore[no-untyped-call]
+    if head.startswith(_ZSTD):
+        return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    return file
+
+
+async def _folder_entries(folder: str) -> AsyncGenerator[Entry, None]:
+    for name, info in await trio.to_thread.run_sync(lambda: list(_walk(folder))):
+        full = os.path.join(folder, name)
+        if stat.S_ISREG(info.st_mode):
+            yield Entry(name, EntryKind.FILE, info.st_size, "", partial(_file_chunks, full))
+
+
+def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            full = os.path.join(parent, name)
+            yield os.path.relpath(full, folder), os.lstat(full)
+
+
+async def _file_chunks(path: str) -> AsyncGenerator[bytes, None]:
+    with _as_ours(path):
+        file = await trio.to_thread.run_sync(_open, path)
+    with file:
+        while chunk := await trio.to_thread.run_sync(file.read, _CHUNK):
+            yield chunk
+
+
+# writing ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _sink(path: str, compression: Compression) -> AsyncIterator[Sink]:
+    if path.endswith("/") or (path != "-" and os.path.isdir(path)):
+        async with _folder_sink(path.rstrip("/") or "/") as sink:
+            yield sink
+        return
+    if path == "-":
+        writer = _compressed(sys.stdout.buffer, compression)
+        yield TarSink(_in_thread(writer))
+        with _as_ours("standard output"):
+            await trio.to_thread.run_sync(_end, writer, sys.stdout.buffer)
+        return
+    unfinished = f"{path}.{secrets.token_hex(4)}.partial"
+    with _as_ours(path):
+        file = await trio.to_thread.run_sync(lambda: open(unfinished, "xb"))  # noqa: SIM115 - closed below
+    try:
+        writer = _compressed(file, compression)
+        with _as_ours(path):
+            yield TarSink(_in_thread(writer))
+            await trio.to_thread.run_sync(_end, writer, file)
+            await trio.to_thread.run_sync(_put_in_place, file, unfinished, path)
+    except BaseException:
+        file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+        raise
+
+
+@asynccontextmanager
+async def _folder_sink(path: str) -> AsyncIterator[Sink]:
+    if os.path.exists(path) and os.listdir(path):
+        raise AlreadyExists(f"folder {path} with something in it", hint="name an empty or new one")
+    unfinished = f"{path}.{secrets.token_hex(4)}.partial"
+    with _as_ours(path):
+        os.makedirs(unfinished)
+    try:
+        with _as_ours(path):
+            yield _FolderSink(unfinished)
+            await trio.to_thread.run_sync(os.replace, unfinished, path)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(lambda: shutil.rmtree(unfinished, ignore_errors=True))
+        raise
+
+
+class _FolderSink:
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    async def folder(self, name: str) -> None:
+        os.makedirs(os.path.join(self._root, name), exist_ok=True)
+
+    async def file(self, name: str, _: int, mode: int, pieces: AsyncIterator[bytes]) -> None:
+        with open(os.path.join(self._root, name), "xb") as file:  # noqa: ASYNC230 - an open takes no time
+            async for piece in pieces:
+                await trio.to_thread.run_sync(file.write, piece)
+            os.fchmod(file.fileno(), mode)
+            await trio.to_thread.run_sync(_sync, file)
+
+    async def end(self) -> None:
+        return None
+
+
+def _compression_of(path: str) -> Compression:
+    if path.endswith((".gz", ".tgz")):
+        return Compression.GZIP
+    return Compression.ZSTD if path.endswith((".zst", ".zstd", ".tzst")) else Compression.NONE
+
+
+def _compressed(file: Any, compression: Compression) -> Any:
+    if compression is Compression.GZIP:
+        return igzip.IGzipFile(filename="", fileobj=file, mode="wb", mtime=0)  # type: ignore[no-untyped-call]
+    if compression is Compression.ZSTD:
+        return zstandard.ZstdCompressor().stream_writer(file, closefd=False)
+    return file
+
+
+def _in_thread(writer: Any) -> Callable[[bytes], Any]:
+    async def write(data: bytes) -> None:
+        await trio.to_thread.run_sync(writer.write, data)
+
+    return write
+
+
+def _end(writer: Any, file: Any) -> None:
+    if writer is not file:
+        writer.close()
+    file.flush()
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _put_in_place(file: IO[bytes], unfinished: str, path: str) -> None:
+    _sync(file)
+    file.close()
+    os.replace(unfinished, path)
+
+
+@contextlib.contextmanager
+def _as_ours(path: str) -> Iterator[None]:
+    """What the machine says of a file, as a person is told."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFound(f"file {path}") from None
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise PermissionDenied(f"{path}: {error.strerror}") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ResourceExhausted(f"{path}: {error.strerror}") from None

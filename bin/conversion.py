@@ -1,0 +1,253 @@
+"""Images in another packing: layers recompressed, docker's media types to OCI's. File systems stay what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import trio
+import zstandard
+from isal import isal_zlib
+
+from ..actors.failures import first_of
+from ..protocol.api import Store
+from ..protocol.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound
+from ..protocol.labels import UNCOMPRESSED
+from ..protocol.messages import TransferProgress, TransferState
+from ..protocol.records import ContentInfo, Descriptor, Image
+from ..protocol.registry.documents import CONFIG_TYPES, INDEX_TYPES, children, document_labels, is_layer, kind_of
+from ..protocol.registry.platforms import Platform, best_first
+from ..protocol.registry.rootfs import read_rootfs
+from ..storage.archive.streams import decompressed
+from .archives import Compression
+
+__all__ = ["Conversion", "convert_image"]
+
+_OCI: Final = {
+    "application/vnd.docker.distribution.manifest.v2+json": "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json": INDEX_TYPES[0],
+    "application/vnd.docker.container.image.v1+json": CONFIG_TYPES[0],
+}
+_SUFFIX: Final = {Compression.NONE: "", Compression.GZIP: "gzip", Compression.ZSTD: "zstd"}
+_OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
+_DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
+_AHEAD: Final = 4
+_GZIP_LEVEL: Final = 3
+_GZIP_WINDOW: Final = 31
+Told = Callable[[TransferProgress], None]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """`layers`: how they are to be packed (None: as they are). `oci`: OCI's media types, the only ones for zstd."""
+
+    layers: Compression | None = None
+    oci: bool = False
+    platforms: Sequence[Platform] = ()
+    all_platforms: bool = False
+
+
+class _Converted(NamedTuple):
+    """What became of one object."""
+
+    media_type: str
+    digest: str
+    size: int
+
+    def entry(self, before: dict[str, Any]) -> dict[str, Any]:
+        return {**before, "mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+async def convert_image(
+    store: Store, source: str, target: str, conversion: Conversion, host: Platform, told: Told = lambda _: None
+) -> Image:
+    """Record the image `source` in another packing as `target`, which is made or moved. Of an index those manifests
+    that were asked for, else the one for `host`; one alone becomes the image itself.
+
+    Raises NotFound (image, platform, content), DataLoss (a layer is not what its config says), FailedPrecondition (no
+    image). Cancellation: there is no image; what was made goes with the next collection.
+    """
+    image = await store.images.get(source)
+    async with store.lease() as leased:
+        root = await _Work(leased, conversion, host, told).convert(image.target)
+        descriptor = Descriptor(root.media_type, root.digest, root.size)
+        try:
+            return await leased.images.create(target, descriptor, image.labels)
+        except AlreadyExists:
+            return await leased.images.update(target, target=descriptor, labels=image.labels)
+
+
+class _Work:
+    def __init__(self, store: Store, conversion: Conversion, host: Platform, told: Told) -> None:
+        self._store = store
+        self._conversion = conversion
+        self._host = host
+        self._told = told
+        self._oci = conversion.oci or conversion.layers is Compression.ZSTD
+
+    async def convert(self, descriptor: Descriptor) -> _Converted:
+        kind = kind_of(descriptor.media_type)
+        if kind not in ("index", "manifest"):
+            raise FailedPrecondition(f"{descriptor.digest} is no image: its type is {descriptor.media_type}")
+        data = await self._store.content.read(descriptor.digest)
+        found = children(descriptor.media_type, data, descriptor.digest)
+        document = msgspec.json.decode(data, type=dict[str, Any])
+        if kind == "index":
+            chosen = self._chosen([each.platform for each in found], descriptor.digest)
+            made = [await self.convert(found[at].descriptor) for at in chosen]
+            if len(made) == 1 and not self._conversion.all_platforms:
+                return made[0]
+            entries = document["manifests"]
+            document["manifests"] = [each.entry(entries[at]) for at, each in zip(chosen, made, strict=True)]
+        elif found and found[0].media_type in CONFIG_TYPES[:2]:
+            config = found[0]
+            rootfs = read_rootfs(await self._store.content.read(config.digest), config.digest)
+            layers = [each.descriptor for each in found[1:]]
+            if len(rootfs.diff_ids) != len(layers):
+                raise FailedPrecondition(
+                    f"{descriptor.digest} has {len(layers)} layers, its config {len(rootfs.diff_ids)}"
+                )
+            made = [await self._layer(layer, diff_id) for layer, diff_id in zip(layers, rootfs.diff_ids, strict=True)]
+            document["config"]["mediaType"] = self._type(config.media_type)
+            document["layers"] = [each.entry(old) for old, each in zip(document["layers"], made, strict=True)]
+        return await self._document(descriptor.media_type, document)
+
+    def _chosen(self, platforms: Sequence[Platform | None], digest: str) -> list[int]:
+        if self._conversion.all_platforms:
+            return list(range(len(platforms)))
+        chosen: list[int] = []
+        for wanted in self._conversion.platforms or [self._host]:
+            best = best_first(platforms, wanted)
+            if not best:
+                raise NotFound(f"a manifest for platform {wanted} in index {digest}")
+            if best[0] not in chosen:
+                chosen.append(best[0])
+        return chosen
+
+    async def _document(self, media_type: str, document: dict[str, Any]) -> _Converted:
+        media_type = self._type(media_type)
+        if "mediaType" in document or self._oci:
+            document["mediaType"] = media_type
+        data = msgspec.json.encode(document)
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        labels = document_labels(media_type, data, digest)
+        content = self._store.content
+        info = await content.write(f"convert-{digest}", data, size=len(data), expected=digest, labels=labels)
+        if any(info.labels.get(key) != value for key, value in labels.items()):
+            await content.update(digest, labels, [f"labels.{key}" for key in labels])
+        return _Converted(media_type, digest, len(data))
+
+    def _type(self, media_type: str) -> str:
+        return _OCI.get(media_type, media_type) if self._oci else media_type
+
+    async def _layer(self, layer: Descriptor, diff_id: str) -> _Converted:
+        wanted = self._conversion.layers
+        packed = _packing(layer.media_type)
+        if not is_layer(layer.media_type) or wanted is None or packed is wanted:
+            return _Converted(_layer_type(layer.media_type, packed, oci=self._oci), layer.digest, layer.size)
+        media_type = _layer_type(layer.media_type, wanted, oci=self._oci)
+        if wanted is Compression.NONE:
+            try:
+                info = await self._store.content.info(diff_id)
+            except NotFound:
+                pass
+            else:
+                return _Converted(media_type, info.digest, info.size)
+        kind = kind_of(layer.media_type)
+        name = f"{kind} ({layer.digest.partition(':')[2][:12]})"
+        came = 0
+
+        def count(piece: bytes) -> None:
+            nonlocal came
+            came += len(piece)
+            self._told(TransferProgress(name, TransferState.CONVERTING, layer.digest, kind, came, layer.size))
+
+        info = await self._pack(layer, diff_id, wanted, count)
+        self._told(TransferProgress(name, TransferState.COMPLETE, layer.digest, kind, layer.size, layer.size))
+        return _Converted(media_type, info.digest, info.size)
+
+    async def _pack(
+        self, layer: Descriptor, diff_id: str, wanted: Compression, count: Callable[[bytes], None]
+    ) -> ContentInfo:
+        """Bytes go through a thread that unpacks, checks and packs them."""
+        send, receive = trio.open_memory_channel[bytes](_AHEAD)
+        made = hashlib.sha256()
+
+        async def hashed() -> AsyncGenerator[bytes, None]:
+            async for piece in receive:
+                made.update(piece)
+                yield piece
+
+        async def run(source: AsyncIterator[bytes]) -> None:
+            async def more() -> bytes:
+                piece = await anext(source, b"")
+                count(piece)
+                return piece
+
+            async with send:
+                await trio.to_thread.run_sync(
+                    _repack,
+                    lambda _: trio.from_thread.run(more),
+                    lambda piece: trio.from_thread.run(send.send, piece),
+                    wanted,
+                    diff_id,
+                    layer.digest,
+                )
+
+        ref = f"convert-{layer.digest}-{wanted.value}-{self._store.context.lease}"
+        content = self._store.content
+        try:
+            async with content.chunks(layer.digest) as chunks, trio.open_nursery() as nursery:
+                nursery.start_soon(run, aiter(chunks))
+                try:
+                    return await content.write(ref, hashed(), labels={UNCOMPRESSED: diff_id})
+                except AlreadyExists:
+                    return await content.info(f"sha256:{made.hexdigest()}")
+        except BaseExceptionGroup as group:
+            raise first_of(group) from None
+
+
+def _repack(
+    read: Callable[[int], bytes], put: Callable[[bytes], None], wanted: Compression, diff_id: str, digest: str
+) -> None:
+    compressor: Any = {
+        Compression.GZIP: lambda: isal_zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW),  # type: ignore[no-untyped-call]
+        Compression.ZSTD: lambda: zstandard.ZstdCompressor(level=3).compressobj(),
+        Compression.NONE: lambda: None,
+    }[wanted]()
+    hasher = hashlib.new(diff_id.partition(":")[0])
+    for piece in decompressed(read):
+        hasher.update(piece)
+        packed = compressor.compress(piece) if compressor else piece
+        if packed:
+            put(packed)
+    if compressor and (rest := compressor.flush()):
+        put(rest)
+    if f"{hasher.name}:{hasher.hexdigest()}" != diff_id:
+        raise DataLoss(f"layer {digest} unpacks to {hasher.name}:{hasher.hexdigest()}, its config says {diff_id}")
+
+
+def _packing(media_type: str) -> Compression:
+    for compression in (Compression.GZIP, Compression.ZSTD):
+        if media_type.endswith((f"+{compression.value}", f".{compression.value}")):
+            return compression
+    return Compression.NONE
+
+
+def _layer_type(media_type: str, packed: Compression, *, oci: bool) -> str:
+    """The type of a layer in another packing; what is no layer, or not to be passed on, keeps its own kind."""
+    suffix = _SUFFIX[packed]
+    if media_type.startswith("application/vnd.oci.image.layer."):
+        return media_type.partition("+")[0] + (f"+{suffix}" if suffix else "")
+    if not media_type.startswith("application/vnd.docker.image.rootfs."):
+        return media_type
+    foreign = ".foreign." in media_type
+    if oci:
+        base = _OCI_LAYER.replace("layer.v1", "layer.nondistributable.v1") if foreign else _OCI_LAYER
+        return base + (f"+{suffix}" if suffix else "")
+    base = _DOCKER_LAYER.replace("rootfs.diff", "rootfs.foreign.diff") if foreign else _DOCKER_LAYER
+    return base + (f".{suffix}" if suffix else "")

@@ -1,0 +1,252 @@
+"""Images of a store as an OCI layout that docker reads, too.
+
+First what is to be written and what of it is missing, then the writing: an export that cannot be whole writes nothing.
+The same images make the same bytes. Source: spec registry 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from ..api import Store
+from ..errors import FailedPrecondition, InvalidArgument, NotFound
+from ..identifiers import quote, split_digest
+from ..labels import sources
+from ..messages import TransferProgress, TransferState
+from ..records import Descriptor, Image
+from ..registry.documents import CONFIG_TYPES, INDEX_TYPES, Child, children, is_distributable, is_layer, kind_of
+from ..registry.platforms import Platform, best_first
+from ..registry.references import parse_reference
+from ..registry.rootfs import read_rootfs
+from .docker import DockerImage, familiar
+from .entries import Sink
+from .layout import LAYOUT, layout_index
+
+__all__ = ["Export", "ExportOptions", "Missing", "plan_export", "write_export"]
+
+_MAX_DEPTH: Final = 8
+_MAX_OBJECTS: Final = 100_000
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """`platforms`: of an index; empty: what suits `host`, unless `all_platforms`. `docker`: with a manifest.json."""
+
+    host: Platform
+    platforms: Sequence[Platform] = ()
+    all_platforms: bool = False
+    docker: bool = True
+    skip_nondistributable: bool = False
+
+
+@dataclass(frozen=True)
+class Missing:
+    """An object that is not here. `sources`: the repositories that had its manifest."""
+
+    image: str
+    platform: str
+    descriptor: Descriptor
+    sources: tuple[str, ...]
+
+    def error(self) -> NotFound:
+        where = f"it can be had from {', '.join(self.sources)}" if self.sources else "nobody says where it came from"
+        platform = f" for {self.platform}" if self.platform else ""
+        return NotFound(
+            f"{kind_of(self.descriptor.media_type)} {self.descriptor.digest} of image {quote(self.image)}{platform}",
+            hint=f"{where}; --missing=fetch brings it, --missing=skip leaves it out",
+        )
+
+
+@dataclass
+class Export:
+    """What is to be written; nothing is yet."""
+
+    blobs: dict[str, Descriptor] = field(default_factory=dict)
+    images: list[Image] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+    docker: dict[str, DockerImage] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return sum(each.size for each in self.blobs.values())
+
+    def without_missing(self) -> Export:
+        """Leaves out what is not here, and docker's entries that need it."""
+        gone = {each.descriptor.digest for each in self.missing}
+        kept = {digest: each for digest, each in self.blobs.items() if digest not in gone}
+        whole = {
+            digest: image
+            for digest, image in self.docker.items()
+            if digest not in gone and not {_digest_of(path) for path in (image.config, *image.layers)} & gone
+        }
+        return Export(kept, self.images, [], whole)
+
+
+async def plan_export(store: Store, names: Sequence[str], options: ExportOptions) -> Export:
+    """What an export of these images consists of. Raises NotFound: an image, or a platform that it is not for."""
+    export = Export()
+    for name in names:
+        image = await store.images.get(name)
+        if image.name in [each.name for each in export.images]:
+            continue
+        export.images.append(image)
+        await _Walk(store, image, options, export).run()
+    return export
+
+
+class _Walk:
+    """Through one image."""
+
+    def __init__(self, store: Store, image: Image, options: ExportOptions, export: Export) -> None:
+        self._store = store
+        self._image = image
+        self._options = options
+        self._export = export
+
+    async def run(self) -> None:
+        target = self._image.target
+        root = Child(target.media_type, target.digest, target.size)
+        await self._visit(root, None, self._options.docker, (), 0)
+
+    async def _visit(
+        self, child: Child, platform: Platform | None, for_docker: bool, known_from: tuple[str, ...], depth: int
+    ) -> None:
+        """`for_docker`: whether docker, which knows one platform, is to see this one."""
+        if depth > _MAX_DEPTH or len(self._export.blobs) > _MAX_OBJECTS:
+            raise FailedPrecondition(f"image {quote(self._image.name)} is deeper or larger than can be exported")
+        kind = kind_of(child.media_type)
+        if self._options.skip_nondistributable and not is_distributable(child.media_type):
+            return
+        self._export.blobs[child.digest] = child.descriptor
+        try:
+            info = await self._store.content.info(child.digest)
+        except NotFound:
+            self._lacks(child, platform, known_from)
+            return
+        if kind not in ("index", "manifest"):
+            return
+        here = tuple(f"{host}/{name}" for host, names in sources(info.labels).items() for name in names.split(","))
+        data = await self._store.content.read(child.digest)
+        found = children(child.media_type, data, child.digest)
+        if child.media_type in INDEX_TYPES:
+            best = best_first([each.platform for each in found], self._options.host)
+            for at in self._chosen(found):
+                wanted = for_docker and (found[at].digest == found[best[0]].digest if best else True)
+                await self._visit(found[at], found[at].platform, wanted, here or known_from, depth + 1)
+            return
+        if depth == 0 and self._options.platforms:
+            await self._check_platform(found)
+        for each in found:
+            await self._visit(each, platform, False, here or known_from, depth + 1)
+        if for_docker and found and found[0].media_type in CONFIG_TYPES:
+            self._add_docker(child, found)
+
+    def _chosen(self, found: Sequence[Child]) -> Sequence[int]:
+        options = self._options
+        if options.all_platforms:
+            return range(len(found))
+        chosen: list[int] = []
+        for platform in options.platforms or [options.host]:
+            best = best_first([each.platform for each in found], platform)
+            if not best:
+                offered = ", ".join(sorted({str(each.platform) for each in found if each.platform})) or "none"
+                raise NotFound(
+                    f"image {quote(self._image.name)} for platform {platform}",
+                    hint=f"its index offers: {offered}; or use --all-platforms",
+                )
+            if best[0] not in chosen:
+                chosen.append(best[0])
+        return chosen
+
+    async def _check_platform(self, found: Sequence[Child]) -> None:
+        """A single manifest is for one platform, as its config says."""
+        if not found or found[0].media_type not in CONFIG_TYPES:
+            return
+        try:
+            config = read_rootfs(await self._store.content.read(found[0].digest), found[0].digest)
+        except NotFound:
+            return
+        if not any(best_first([config.platform], each) for each in self._options.platforms):
+            wanted = ", ".join(str(each) for each in self._options.platforms)
+            raise NotFound(f"image {quote(self._image.name)} for {wanted}", hint=f"it is for {config.platform}")
+
+    def _lacks(self, child: Child, platform: Platform | None, known_from: tuple[str, ...]) -> None:
+        missing = Missing(self._image.name, str(platform or ""), child.descriptor, known_from)
+        if missing.descriptor.digest not in [each.descriptor.digest for each in self._export.missing]:
+            self._export.missing.append(missing)
+
+    def _add_docker(self, manifest: Child, found: Sequence[Child]) -> None:
+        layers = [_path(each.digest) for each in found if is_layer(each.media_type)]
+        entry = self._export.docker.setdefault(manifest.digest, DockerImage(_path(found[0].digest), [], layers))
+        if entry.repo_tags is not None and _tag_of(self._image.name):
+            entry.repo_tags.append(familiar(self._image.name))
+
+
+async def write_export(
+    store: Store, export: Export, sink: Sink, told: Callable[[TransferProgress], None] = lambda _: None
+) -> None:
+    """Every entry, sorted by name; blobs are verified on their way. Raises DataLoss, NotFound (deleted meanwhile)."""
+    files: dict[str, Descriptor | bytes] = {_path(each.digest): each for each in export.blobs.values()}
+    index = layout_index([(each.target, each.name, _ref_of(each.name)) for each in export.images])
+    files |= {"index.json": index, "oci-layout": LAYOUT}
+    if export.docker:
+        files["manifest.json"] = msgspec.json.encode(list(export.docker.values()))
+    folders = {"blobs", *(path.rpartition("/")[0] for path in files if "/" in path)}
+    for name in sorted([*folders, *files]):
+        if name in folders:
+            await sink.folder(name)
+            continue
+        what = files[name]
+        if isinstance(what, bytes):
+            await sink.file(name, len(what), 0o444 if name == "oci-layout" else 0o644, _once(what))
+            continue
+        async with store.content.chunks(what.digest, verify=True) as pieces:
+            await sink.file(name, what.size, 0o444, _shown(pieces, what, told))
+    await sink.end()
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _shown(
+    pieces: AsyncIterator[bytes], what: Descriptor, told: Callable[[TransferProgress], None]
+) -> AsyncIterator[bytes]:
+    kind = kind_of(what.media_type)
+    name, came = f"{kind} ({split_digest(what.digest)[1][:12]})", 0
+    async for piece in pieces:
+        yield piece
+        came += len(piece)
+        state = TransferState.EXPORTING if came < what.size else TransferState.COMPLETE
+        told(TransferProgress(name, state, what.digest, kind, came, what.size))
+
+
+def _tag_of(name: str) -> str:
+    """The tag of a name, if it has one and no digest."""
+    try:
+        reference = parse_reference(name)
+    except InvalidArgument:  # any name may stand in a store
+        return ""
+    return reference.tag if not reference.digest else ""
+
+
+def _ref_of(name: str) -> str:
+    """The object part of a name, or all of it. Source: spec registry 12."""
+    try:
+        return parse_reference(name).object.removeprefix("@") or name
+    except InvalidArgument:  # any name may stand in a store
+        return name
+
+
+def _path(digest: str) -> str:
+    algorithm, value = split_digest(digest)
+    return f"blobs/{algorithm}/{value}"
+
+
+def _digest_of(path: str) -> str:
+    _, algorithm, value = path.split("/")
+    return f"{algorithm}:{value}"
