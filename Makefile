@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 IMAGE ?=
 ROOMS := protocol storage actors bin orlop/__init__.py tests benchmarks
 
-.PHONY: demo test lint types layers wheel pytest tools bench soak clean
+.PHONY: demo test lint types layers wheel pytest tools bench soak docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m tests.demo $(IMAGE)
@@ -50,6 +50,10 @@ bench: $(VENV)/.test
 # Longer than a change can wait for: more kills, more histories.
 soak: $(VENV)/.test
 	ORLOP_SOAK=1 ORLOP_SOAK_S=600 ORLOP_HISTORIES=100000 $(BIN)/python -m pytest -q tests/crash tests/storage tests/conformance tests/collection -p no:randomly
+
+# What is made from the code: the page of commands.
+docs: $(VENV)/.installed
+	$(BIN)/python -m orlop.bin.manual > docs/cli.md
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)

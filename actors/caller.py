@@ -11,11 +11,12 @@ import trio
 
 from ..protocol.api import BlobReader
 from ..protocol.calls import check_call
-from ..protocol.errors import DeadlineExceeded
+from ..protocol.errors import DeadlineExceeded, OrlopError
 from ..protocol.identifiers import check_request_namespace
 from ..protocol.messages import Context, Welcome
 from ..protocol.methods import Method
 from ..protocol.service import Ordered, PointRead, Reply, Stream, Submit, Task
+from ..protocol.world import Clock
 from .listing import RawPage
 from .promise import Promise
 from .service import StoreService, StoreSession
@@ -28,22 +29,34 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 class LocalCaller:
     """Calls into a running store. It has one session: its writers are freed when the store closes."""
 
-    def __init__(self, service: StoreService, session: StoreSession) -> None:
+    def __init__(self, service: StoreService, session: StoreSession, clock: Clock) -> None:
         self._service = service
         self._session = session
+        self._clock = clock
 
     def welcome(self) -> Welcome:
         return self._service.welcome()
 
     async def call(self, method: Method[Q, Any], request: Q, context: Context) -> Any:
-        route, request, context = self._enter(method, request, context)
-        if context.timeout_ms is None:
-            result = await self._run(route, request, context)
-        else:
-            with trio.move_on_after(context.timeout_ms / 1000) as deadline:
+        meter = self._service.meter.of(method.name)
+        meter.calls += 1
+        meter.under_way += 1
+        began_ns = self._clock.monotonic_ns()
+        try:
+            route, request, context = self._enter(method, request, context)
+            if context.timeout_ms is None:
                 result = await self._run(route, request, context)
-            if deadline.cancelled_caught:
-                raise DeadlineExceeded(method.name)
+            else:
+                with trio.move_on_after(context.timeout_ms / 1000) as deadline:
+                    result = await self._run(route, request, context)
+                if deadline.cancelled_caught:
+                    raise DeadlineExceeded(method.name)
+        except OrlopError as error:
+            meter.failed(error)
+            raise
+        finally:
+            meter.under_way -= 1
+            meter.seconds.add((self._clock.monotonic_ns() - began_ns) / 1e9)
         return _typed(method, result)
 
     @asynccontextmanager
@@ -53,12 +66,20 @@ class LocalCaller:
         send, receive = trio.open_memory_channel[Any](0)
         stream = _LocalStream(method, receive)
 
+        meter = self._service.meter.of(method.name)
+        meter.calls += 1
+
         async def produce() -> None:
+            meter.under_way += 1
             async with send:
                 try:
                     stream.result = _typed(method, await route.run(request, context, self._session, send.send))
                 except Exception as error:  # noqa: BLE001 - raised where the stream is read
                     stream.error = error
+                    if isinstance(error, OrlopError):
+                        meter.failed(error)
+                finally:
+                    meter.under_way -= 1
 
         try:
             async with trio.open_nursery() as nursery:

@@ -1,14 +1,19 @@
-"""What a store can be told. Read from a TOML file by the programs, or given by who embeds it."""
+"""What a store can be told. Read from a TOML file by the programs, or given by who embeds it.
+
+Every setting says in its description what it means; `orlop config default` and docs/operations.md are made of these.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 __all__ = [
     "CollectorConfig",
     "JournalConfig",
+    "MetricsConfig",
     "RegistryConfig",
     "SnapshotConfig",
     "StoreConfig",
@@ -18,81 +23,120 @@ __all__ = [
 
 
 class JournalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The journal keeps the newest `events`, none of them older than `age_s` seconds."""
+    """The journal of events."""
 
-    events: Annotated[int, msgspec.Meta(ge=1000)] = 1_000_000
-    age_s: Annotated[float, msgspec.Meta(gt=0)] = 7 * 24 * 3600.0
+    events: Annotated[int, Meta(ge=1000, description="How many events are kept, the newest.")] = 1_000_000
+    age_s: Annotated[float, Meta(gt=0, description="For how many seconds they are kept.")] = 7 * 24 * 3600.0
 
 
 class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A registry that sends nothing for `stall_s` seconds is asked again. Blobs larger than two times `range_bytes` are
-    fetched in parts of that size, `ranges` at once (1: never), where the registry serves ranges."""
+    """Pulls and pushes."""
 
-    stall_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
-    ranges: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
-    range_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024)] = 4 * 1024 * 1024
+    stall_s: Annotated[
+        float, Meta(gt=0, description="A registry that sends nothing for so many seconds is asked again.")
+    ] = 30.0
+    ranges: Annotated[
+        int, Meta(ge=1, le=16, description="Parts of a large blob that are fetched at once; 1: never in parts.")
+    ] = 4
+    range_bytes: Annotated[
+        int, Meta(ge=64 * 1024, description="The size of a part. Blobs larger than two are fetched so.")
+    ] = 4 * 1024 * 1024
 
 
 class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`hosts_dir`: a folder with one for each registry that holds its `hosts.toml`, as containerd reads them; empty:
-    none. For each host, over all pulls and pushes together: requests at a time, requests per second (0: any number),
-    and how many retries may be saved up; a good answer earns a fifth of one."""
+    """How registries are found and spoken to."""
 
-    hosts_dir: str = ""
-    connections_per_host: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
-    requests_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    retries_per_host: Annotated[int, msgspec.Meta(ge=0)] = 60
+    hosts_dir: Annotated[
+        str,
+        Meta(description="A folder with one for each registry, which holds its hosts.toml; empty: none."),
+    ] = ""
+    connections_per_host: Annotated[
+        int, Meta(ge=1, le=1024, description="Requests to one host at a time, all pulls and pushes together.")
+    ] = 32
+    requests_per_s: Annotated[float, Meta(ge=0, description="Requests to one host per second; 0: any number.")] = 0.0
+    retries_per_host: Annotated[
+        int, Meta(ge=0, description="Retries that may be saved up for a host; a good answer earns a fifth of one.")
+    ] = 60
+
+
+class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Numbers for Prometheus."""
+
+    listen: Annotated[str, Meta(description="Where Prometheus may scrape, say tcp:127.0.0.1:9644; empty: nowhere.")] = (
+        ""
+    )
 
 
 class SnapshotConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`default`: the snapshotter that is used where none is named; empty: overlayfs where it can be mounted, else
-    native. `mount_options`: added to every overlay."""
+    """Snapshots."""
 
-    default: str = ""
-    mount_options: list[str] = []
+    default: Annotated[
+        str,
+        Meta(description="The snapshotter where none is named; empty: overlayfs where it can be mounted, else native."),
+    ] = ""
+    mount_options: Annotated[list[str], Meta(description="Added to every overlay.")] = []
 
 
 class UnpackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one layer may unfold to: bytes, entries, times its own size; and how many seconds it may take. `workers`
-    unpack at once, 0: as many as there are cores."""
+    """What one layer may unfold to."""
 
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 128 * 1024**3
-    max_entries: Annotated[int, msgspec.Meta(ge=1)] = 5_000_000
-    max_ratio: Annotated[int, msgspec.Meta(ge=1)] = 1100
-    max_depth: Annotated[int, msgspec.Meta(ge=1)] = 1024
-    time_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
-    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    max_bytes: Annotated[int, Meta(ge=1, description="Bytes.")] = 128 * 1024**3
+    max_entries: Annotated[int, Meta(ge=1, description="Files, folders and links.")] = 5_000_000
+    max_ratio: Annotated[int, Meta(ge=1, description="Times its own size.")] = 1100
+    max_depth: Annotated[int, Meta(ge=1, description="Folders within folders.")] = 1024
+    time_s: Annotated[float, Meta(gt=0, description="Seconds.")] = 3600.0
+    workers: Annotated[
+        int, Meta(ge=0, le=64, description="Layers that are unpacked at once; 0: as many as there are cores.")
+    ] = 0
 
 
 class CollectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a collection runs: `pause_s` after something was deleted, so that a burst of deletes is one; at once when
-    `deletion_threshold` changes have come since the first delete, that one counted (0: never); and after
-    `mutation_threshold` changes of any kind (0: never); always `schedule_delay_s` later. After a start that finds work
-    left over, `startup_delay_s`. Unless somebody waits it takes no more than `share` of the time. What it finds dead
-    waits in the bin for `grace_s` seconds, where it can be brought back."""
+    """When the garbage collector runs, and how much of the time it takes."""
 
-    pause_s: Annotated[float, msgspec.Meta(ge=0)] = 0.1
-    deletion_threshold: Annotated[int, msgspec.Meta(ge=0)] = 0
-    mutation_threshold: Annotated[int, msgspec.Meta(ge=0)] = 100
-    schedule_delay_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    startup_delay_s: Annotated[float, msgspec.Meta(ge=0)] = 0.1
-    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
-    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    pause_s: Annotated[
+        float, Meta(ge=0, description="So long after something was deleted, so that a burst of deletes is one.")
+    ] = 0.1
+    deletion_threshold: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="At once after so many changes since the first delete, which counts; 0: never.",
+        ),
+    ] = 0
+    mutation_threshold: Annotated[int, Meta(ge=0, description="After so many changes of any kind; 0: never.")] = 100
+    schedule_delay_s: Annotated[float, Meta(ge=0, description="Always so much later.")] = 0.0
+    startup_delay_s: Annotated[
+        float, Meta(ge=0, description="After a start that finds work left over, so much later.")
+    ] = 0.1
+    share: Annotated[
+        float, Meta(gt=0, le=1, description="Unless somebody waits it takes no more than this share of the time.")
+    ] = 0.5
+    grace_s: Annotated[
+        float,
+        Meta(ge=0, description="What it finds dead waits in the bin for so long, where it can be brought back."),
+    ] = 0.0
 
 
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`root` is the store's folder. `listen`: `unix:PATH` or `tcp:HOST:PORT`, any number."""
+    """A store, and who may come to it."""
 
-    root: str
-    listen: list[str] = []
-    socket_mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o600
-    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    root: Annotated[str, Meta(description="The store's folder; made if it is not there.")]
+    listen: Annotated[list[str], Meta(description="unix:PATH or tcp:HOST:PORT, any number; none: ROOT/socket.")] = []
+    socket_mode: Annotated[int, Meta(ge=0, le=0o777, description="Who may use the unix sockets, as chmod says it.")] = (
+        0o600
+    )
+    drain_s: Annotated[float, Meta(ge=0, description="When it ends, calls under way have so many seconds.")] = 10.0
+    content_sharing_policy: Annotated[
+        Literal["shared", "isolated"],
+        Meta(
+            description="isolated: a namespace sends (or is allowed to pull) its own copy of what another has, unless "
+            "that one is shareable."
+        ),
+    ] = "shared"
     journal: JournalConfig = JournalConfig()
     transfer: TransferConfig = TransferConfig()
     registry: RegistryConfig = RegistryConfig()
+    metrics: MetricsConfig = MetricsConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     unpack: UnpackConfig = UnpackConfig()
     gc: CollectorConfig = CollectorConfig()
-    content_sharing_policy: Literal["shared", "isolated"] = "shared"
-    """`isolated`: a namespace sends (or is allowed to pull) its own copy of what another has, unless that one is
-    shareable."""

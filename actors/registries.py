@@ -28,7 +28,7 @@ class Registries:
         self._world = world
         self._config = config
         self.stall_s = transfer.stall_s
-        self._traffic = Traffic(
+        self.traffic = Traffic(
             TrafficLimits(config.connections_per_host, config.requests_per_s, config.retries_per_host)
         )
 
@@ -49,7 +49,7 @@ class Registries:
             reference,
             self._world,
             access,
-            self._traffic,
+            self.traffic,
             hosts_dir=self._config.hosts_dir,
             stall_s=self.stall_s,
             warned=warned,

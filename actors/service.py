@@ -21,6 +21,7 @@ from ..protocol.errors import (
     prefixed,
 )
 from ..protocol.messages import Context, Empty, Limits, Welcome
+from ..protocol.meter import Meter
 from ..protocol.methods import Method
 from ..protocol.service import Answer, Ordered, PointRead, Reply, Route, Session, Stream, Task
 from ..protocol.version import PROTOCOL_VERSION, STORE_FORMAT, __version__
@@ -45,6 +46,7 @@ from .image_unpack import ImageUnpacks
 from .ingest import Writer
 from .introspection import Introspection
 from .layers import LayerActor
+from .metrics import StoreMetrics
 from .planning import Plans
 from .pulling import Puller
 from .pushing import Pusher
@@ -133,8 +135,11 @@ class StoreService:
         explainer: Explainer,
         checker: Checker,
         introspection: Introspection,
+        metrics: StoreMetrics,
+        meter: Meter,
         world: World,
     ) -> None:
+        self.meter = meter
         self._store_id = store_id
         self._plans = plans
         self._content = content_actor
@@ -240,6 +245,7 @@ class StoreService:
             t.BATCH: Task(self._batch),
             t.INTROSPECTION_SERVER: simple(introspection.server),
             t.INTROSPECTION_PLUGINS: simple(introspection.plugins),
+            t.INTROSPECTION_METRICS: simple(metrics.get),
             t.GC_COLLECT: Task(self._collect),
             t.GC_STATUS: Task(self._collector_status),
             t.GC_PLAN: Stream(CollectionPlanner(storage, world).plan),

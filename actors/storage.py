@@ -35,6 +35,7 @@ from ..protocol.errors import (
     Unavailable,
     Unknown,
 )
+from ..protocol.meter import LATENCIES_S, Histogram
 from ..protocol.service import Answer
 from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Work, World
@@ -55,6 +56,7 @@ GROUP_WRITES = 4096
 GROUP_BYTES = 1024 * 1024
 PLAN_SLICE_NS = 2_000_000  # then the loop gets its turn
 MAILBOX_SIZE = 1024
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 REOPEN_S = 5.0  # that a read waits for a store that is being reopened
 RETRY_S = 1.0  # between attempts to open the data again, say on a full disk
 CLOCK_STEP_NS = 1_000_000_000  # a clock that stands or stumbles is bumped; one that was set back is believed
@@ -212,6 +214,8 @@ class StorageActor:
         self._recovering = False
         self._reopened = trio.Event()
         self._listeners: list[Callable[[Durable], None]] = []
+        self.batch_sizes = Histogram(_BATCHES)
+        self.commit_seconds = Histogram(LATENCIES_S)
         self._groups = self._transactions = self._writes = self._longest_ns = self._recoveries = 0
 
     # the engine ---------------------------------------------------------------------------------------------
@@ -392,7 +396,10 @@ class StorageActor:
                 except WriteFailed as failure:
                     await self._recover(group, failure)
                     continue
-                self._longest_ns = max(self._longest_ns, self._world.clock.monotonic_ns() - began)
+                took_ns = self._world.clock.monotonic_ns() - began
+                self._longest_ns = max(self._longest_ns, took_ns)
+                self.commit_seconds.add(took_ns / 1e9)
+                self.batch_sizes.add(len(group.planned))
                 self._move_view(group)
             self._finish(group)
 

@@ -18,6 +18,7 @@ from ..protocol.api import Store
 from ..protocol.errors import StoreFailed
 from ..protocol.identifiers import DEFAULT_NAMESPACE
 from ..protocol.messages import Context, Plugin
+from ..protocol.meter import Meter
 from ..protocol.outbox import Budget
 from ..protocol.registry.platforms import Platform
 from ..protocol.server import serve_listener
@@ -38,6 +39,7 @@ from .gc import Collector
 from .image_unpack import ImageUnpacks
 from .introspection import Introspection
 from .layers import LayerActor
+from .metrics import LoopWatch, StoreMetrics
 from .planning import Plans
 from .pulling import Puller
 from .pushing import Pusher
@@ -67,12 +69,14 @@ class RunningStore:
         storage: StorageActor,
         collector: Collector,
         addresses: Sequence[Address],
+        metrics_address: Address | None,
     ) -> None:
         self.store = store
         self.service = service
         self.storage = storage
         self.collector = collector
         self.addresses = addresses
+        self.metrics_address = metrics_address
 
 
 @asynccontextmanager
@@ -82,8 +86,10 @@ async def run_store(
     host: Platform,
     listen: Sequence[Address] = (),
     engine: KeyValue | None = None,
+    expose: Address | None = None,
 ) -> AsyncIterator[RunningStore]:
-    """Run a store for the length of the block. `engine` stands in for LevelDB, in tests and simulations.
+    """Run a store for the length of the block. `engine` stands in for LevelDB, in tests and simulations. `expose`:
+    where its metrics are served.
 
     Raises Unavailable (StoreInUse when another process has it, else the disk), ResourceExhausted (it is full),
     DataLoss, FailedPrecondition (newer format).
@@ -107,7 +113,7 @@ async def run_store(
             blobs = LocalBlobs(root, world.files)
             with disk_errors(f"store {root}"):
                 await run(Work.FILES, blobs.prepare)
-            async with _running(config, world, host, listen, opened, blobs, announce) as running:
+            async with _running(config, world, host, listen, opened, blobs, announce, expose) as running:
                 yield running
         finally:
             with trio.CancelScope(shield=True):  # closing ends when the disk does
@@ -125,10 +131,11 @@ async def _running(
     engine: KeyValue,
     blobs: LocalBlobs,
     announce: Callable[[Sequence[Address]], None],
+    expose: Address | None,
 ) -> AsyncIterator[RunningStore]:
     async with (
         world.processes.pool() as pool,
-        _served(config, world, host, listen, engine, blobs, announce, pool) as running,
+        _served(config, world, host, listen, engine, blobs, announce, expose, pool) as running,
     ):
         yield running
 
@@ -142,6 +149,7 @@ async def _served(
     engine: KeyValue,
     blobs: LocalBlobs,
     announce: Callable[[Sequence[Address]], None],
+    expose: Address | None,
     pool: Pool,
 ) -> AsyncIterator[RunningStore]:
     storage = StorageActor(engine, world)
@@ -179,6 +187,8 @@ async def _served(
             nursery.start_soon(engine_room.keep, storage.run)
             try:
                 store_id = await storage.check_format()
+                meter, watch = Meter(), LoopWatch(world)
+                metrics = StoreMetrics(storage, collector, registries.traffic, meter, watch, store_id)
                 service = StoreService(
                     store_id=store_id,
                     storage=storage,
@@ -195,19 +205,22 @@ async def _served(
                     explainer=Explainer(storage, world, config.gc),
                     checker=Checker(storage, collector, removals, blobs, snapshotters, world),
                     introspection=Introspection(store_id, _PLUGINS, world),
+                    metrics=metrics,
+                    meter=meter,
                     world=world,
                 )
                 await snapshots.settle_what_a_crash_left()
                 await nursery.start(domains.keep_started, content_actor.run)
-                for actor in (events.run, removals.run, collector.run, *(plan.run for plan in plans.all)):
+                for actor in (events.run, removals.run, collector.run, watch.run, *(plan.run for plan in plans.all)):
                     nursery.start_soon(domains.keep, actor)
                 session = service.open_session()
                 async with trio.open_nursery() as listeners:
                     addresses = await _listen(config, world, listen, service, listeners)
-                    store = Store(LocalCaller(service, session), Context(namespace=DEFAULT_NAMESPACE))
+                    metrics_address = await _expose(expose, world, metrics, listeners)
+                    store = Store(LocalCaller(service, session, world.clock), Context(namespace=DEFAULT_NAMESPACE))
                     announce(addresses)
                     try:
-                        yield RunningStore(store, service, storage, collector, addresses)
+                        yield RunningStore(store, service, storage, collector, addresses, metrics_address)
                     except BaseException as error:  # noqa: BLE001 - raised again, as itself, below
                         body = error
                     announce(())
@@ -299,6 +312,27 @@ async def _listen(
         found.append(listener.address)
         nursery.start_soon(_serve, listener, service, world, budget)
     return found
+
+
+async def _expose(
+    address: Address | None, world: World, metrics: StoreMetrics, nursery: trio.Nursery
+) -> Address | None:
+    """Metrics on a listener of their own, if that is wanted."""
+    if address is None:
+        return None
+    from ..protocol.exposition import serve_metrics  # Prometheus' library, for those who use it
+
+    listener = await world.network.listen(address)
+    nursery.start_soon(_serve_metrics, serve_metrics, listener, metrics)
+    return listener.address
+
+
+async def _serve_metrics(serve: Callable[..., Awaitable[None]], listener: Listener, metrics: StoreMetrics) -> None:
+    try:
+        await serve(listener, metrics.gather)
+    finally:
+        with trio.CancelScope(shield=True):  # closing a socket does not wait
+            await listener.close()
 
 
 async def _serve(listener: Listener, service: StoreService, world: World, budget: Budget) -> None:

@@ -11,6 +11,8 @@ from ..protocol.errors import OrlopError
 from .commands import (
     checking,
     collection,
+    completion,
+    config,
     containers,
     content,
     events,
@@ -22,6 +24,7 @@ from .commands import (
     push,
     server,
     snapshots,
+    top,
     version,
 )
 from .output import EXIT_FAILED, fail
@@ -84,7 +87,8 @@ for group, aliases in (
         if hidden is not group:
             cli.add_command(hidden)
 cli.add_command(version.version)
-cli.add_command(server.info)
+for command in (server.info, completion.completion, config.config, top.top):
+    cli.add_command(command)
 for command in (collection.why, collection.undelete, collection.df, checking.check, checking.repair):
     cli.add_command(command)
 

@@ -47,7 +47,8 @@ async def open_store(
     config = path if isinstance(path, StoreConfig) else StoreConfig(os.path.abspath(os.fspath(path)))
     listen = [Address(path=f"{config.root}/socket")] if serve_socket else []
     listen += [parse_address(text) for text in config.listen]
-    async with run_store(config, world or real_world(), host_platform(), listen) as running:
+    expose = parse_address(config.metrics.listen) if config.metrics.listen else None
+    async with run_store(config, world or real_world(), host_platform(), listen, expose=expose) as running:
         yield running.store.in_namespace(namespace)
 
 
@@ -78,6 +79,7 @@ async def serve(
     cancelled, and then drains: what was accepted is answered first.
     """
     listen = [parse_address(text) for text in config.listen] or [Address(path=f"{config.root}/socket")]
-    async with run_store(config, world or real_world("orlopd"), host_platform(), listen) as running:
+    expose = parse_address(config.metrics.listen) if config.metrics.listen else None
+    async with run_store(config, world or real_world("orlopd"), host_platform(), listen, expose=expose) as running:
         task_status.started(running)
         await trio.sleep_forever()

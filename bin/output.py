@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -23,6 +24,7 @@ __all__ = [
     "size_text",
 ]
 
+_NARROWEST = 12  # of a column that is cut
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
@@ -32,8 +34,23 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns aligned with spaces, as containerd's tools print them."""
     table = [list(header), *([_visible(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    if sys.stdout.isatty():  # a pipe gets everything
+        widths = _fitting(widths, shutil.get_terminal_size().columns)
     for row in table:
-        click.echo(" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(" ".join(cells).rstrip())
+
+
+def _fitting(widths: list[int], columns: int) -> list[int]:
+    """The widest columns give way first, down to what still says something."""
+    widths = list(widths)
+    while sum(widths) + len(widths) - 1 > columns and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + "…"
 
 
 def print_json(value: Any) -> None:

@@ -174,6 +174,8 @@ BATCH = _unary("batch", m.Batch, m.BatchResult, W, large=True)
 INTROSPECTION_SERVER = _unary("introspection.server", m.GetServer, m.ServerInfo, R, namespaced=False)
 INTROSPECTION_PLUGINS = _unary("introspection.plugins", m.ListPlugins, m.Plugins, R, namespaced=False)
 
+INTROSPECTION_METRICS = _unary("introspection.metrics", m.GetMetrics, m.Metrics, R, namespaced=False)
+
 GC_COLLECT = _unary("gc.collect", m.Collect, m.Collection, W, namespaced=False)
 GC_STATUS = _unary("gc.status", m.GetCollector, m.CollectorStatus, R, namespaced=False)
 GC_PLAN = _stream("gc.plan", m.PlanCollection, m.Planned, m.PlannedCollection, R)

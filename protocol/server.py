@@ -52,6 +52,7 @@ __all__ = ["serve_connection", "serve_listener"]
 
 log = structlog.get_logger("orlop.server")
 
+_TIMED_READS = 16  # one of so many point reads
 BATCH_NS = 2_000_000
 HELLO_TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 1024
@@ -87,11 +88,13 @@ async def _serve_one(
 async def serve_connection(transport: Transport, service: Service, clock: Clock, budget: Budget) -> None:
     """Serve one peer until it goes. Whatever it breaks is its own connection."""
     connection = _Connection(transport, service, clock, budget)
+    service.meter.connections += 1
     try:
         await connection.run()
     except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # it went
     finally:
+        service.meter.connections -= 1
         with trio.CancelScope(shield=True):  # closing a writer ends when the disk does
             await connection.close()
 
@@ -101,10 +104,12 @@ class _Call:
 
     __slots__ = (
         "_connection",
+        "began_ns",
         "credit",
         "deadline",
         "done",
         "id",
+        "meter",
         "method",
         "more_credit",
         "scope",
@@ -112,10 +117,15 @@ class _Call:
         "withdrawn",
     )
 
-    def __init__(self, connection: _Connection, frame_id: int, method: Method[Any, Any], context: Context) -> None:
+    def __init__(
+        self, connection: _Connection, frame_id: int, method: Method[Any, Any], context: Context, began_ns: int
+    ) -> None:
         self._connection = connection
         self.id = frame_id
         self.method = method
+        self.began_ns = began_ns
+        self.meter = connection.meter.of(method.name)
+        self.meter.under_way += 1
         self.deadline = float("inf")
         if context.timeout_ms is not None:
             self.deadline = trio.current_time() + max(0, context.timeout_ms) / 1000
@@ -130,6 +140,8 @@ class _Call:
         self._finish(encode_result(self.id, value))
 
     def fail(self, error: BaseException) -> None:
+        if isinstance(error, OrlopError):
+            self.meter.failed(error)
         self._finish(encode_error(self.id, error_to_wire(error)))
 
     def _finish(self, frame: bytes) -> None:
@@ -146,6 +158,7 @@ class _Connection:
     def __init__(self, transport: Transport, service: Service, clock: Clock, budget: Budget) -> None:
         self._transport = transport
         self._service = service
+        self.meter = service.meter
         self._clock = clock
         self._budget = budget
         self._limits: Limits = service.welcome().limits
@@ -195,6 +208,8 @@ class _Connection:
     def end_call(self, call: _Call) -> None:
         """Its answer is known. Called once for every call, also when nobody is there to hear it."""
         call.done = True
+        call.meter.under_way -= 1
+        call.meter.seconds.add((self._clock.monotonic_ns() - call.began_ns) / 1e9)
         self.calls.pop(call.id, None)
         self._service.call_ended(call.method)
 
@@ -248,6 +263,8 @@ class _Connection:
             return
         if len(frame.params) > self._limits.request_bytes and not method.large:
             raise RemoteProtocolError(f"{method.name}: a request of {len(frame.params)} bytes", frame.id)
+        meter = self.meter.of(method.name)
+        meter.calls += 1
         try:
             request, context = decode_call(method, frame.params)
             if method is HELLO or not self._greeted:
@@ -258,14 +275,19 @@ class _Connection:
                 check_request_namespace(context.namespace)
             await self._dispatch(frame.id, method, request, context)
         except OrlopError as error:
+            meter.failed(error)
             self._refuse(frame.id, error)
 
     async def _dispatch(self, frame_id: int, method: Method[Any, Any], request: Any, context: Context) -> None:
         route = self._service.routes[method]
         if type(route) is PointRead:
+            timed = self._taken % _TIMED_READS == 0
+            began = self._clock.monotonic_ns() if timed else 0
             try:
                 # No wake-up of the writer: the end of this read sends it.
                 self.outbox.answer_quietly(encode_result(frame_id, await route.run(request, context)))
+                if timed:
+                    self.meter.of(method.name).seconds.add((self._clock.monotonic_ns() - began) / 1e9)
             except OrlopError:
                 raise
             except Exception as defect:  # noqa: BLE001 - a defect is an answer
@@ -277,7 +299,7 @@ class _Connection:
             await self.outbox.flush()
             self.room = trio.Event()
             await self.room.wait()
-        call = _Call(self, frame_id, method, context)
+        call = _Call(self, frame_id, method, context, self._clock.monotonic_ns())
         self.calls[frame_id] = call
         self._service.call_began(method)
         if type(route) is Submit:

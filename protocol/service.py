@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from .messages import Context, Welcome
+from .meter import Meter
 from .methods import Method
 
 __all__ = [
@@ -103,6 +104,7 @@ Route = PointRead | Submit | Ordered | Task | Stream
 
 class Service(Protocol):
     routes: Mapping[Method[Any, Any], Route]
+    meter: Meter
 
     def welcome(self) -> Welcome: ...
     def open_session(self) -> Session: ...

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from orlop.actors.config import StoreConfig
+from orlop.bin.commands.config import default_config
+from orlop.bin.daemon import read_config
+from orlop.bin.manual import manual
 from orlop.protocol.methods import METHODS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -21,3 +25,21 @@ def test_links_between_documents_lead_somewhere() -> None:
     for page in [DOCS.parent / "README.md", *DOCS.glob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_the_page_of_commands_is_made_from_the_commands() -> None:
+    """By what it names: how click words things differs between its versions. `make docs` makes it anew."""
+    page = (DOCS / "cli.md").read_text()
+    now = manual()
+    assert re.findall(r"^#+ .*", page, re.MULTILINE) == re.findall(r"^#+ .*", now, re.MULTILINE)
+    assert set(re.findall(r"--[a-z-]+", page)) == set(re.findall(r"--[a-z-]+", now))
+
+
+def test_the_operations_page_shows_every_setting() -> None:
+    assert f"```toml\n{default_config()}```" in (DOCS / "operations.md").read_text()
+
+
+def test_default_settings_are_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "orlop.toml"
+    file.write_text(default_config())
+    assert read_config(None, (), str(file)) == StoreConfig("/var/lib/orlop")

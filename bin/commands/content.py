@@ -22,7 +22,7 @@ from ..world import RealClock
 from .listing import ListOptions, list_options, print_labels, run_list
 from .options import for_each, json_option, parse_labels
 from .progress import transfer_bar
-from .pull import pull
+from .pull import fetch
 
 __all__ = ["content"]
 
@@ -260,7 +260,7 @@ async def _pieces(file: BinaryIO, advance: Callable[[int], None]) -> Any:
         advance(len(piece))
 
 
-content.add_command(pull, "fetch")
+content.add_command(fetch)
 for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del"))):
     for alias in aliases:
         content.add_command(command, alias)

@@ -12,6 +12,7 @@ from ...protocol.messages import TransferProgress, TransferState
 
 __all__ = ["TransferDisplay", "open_display", "transfer_bar"]
 
+_STALLED_S = 5.0  # worth a line
 _ENDED = (TransferState.COMPLETE, TransferState.EXISTS, TransferState.MOUNTED, TransferState.UNPACKED)
 _WHOLE = (
     TransferState.RESOLVING,
@@ -42,6 +43,8 @@ class _Lines(TransferDisplay):
     def show(self, item: TransferProgress) -> None:
         before = self.items.get(item.digest)
         super().show(item)
+        if item.stalled_s >= _STALLED_S and (before is None or before.stalled_s < _STALLED_S):
+            click.echo(f"{item.name}: nothing has come from {item.source} for {item.stalled_s:.0f} s", err=True)
         if before is not None and before.state is item.state:
             return
         if item.state is TransferState.RESOLVED:
@@ -86,7 +89,8 @@ class _Bars(TransferDisplay):
         if task is None:
             task = self._tasks[item.digest] = self.progress.add_task(item.name, total=item.total, state="")
         # How much a layer unfolds to nobody says: its bar then only shows that it moves.
-        self.progress.update(task, completed=item.offset, total=item.total or None, state=item.state.value)
+        state = f"stalled {item.stalled_s:.0f} s" if item.stalled_s else item.state.value
+        self.progress.update(task, completed=item.offset, total=item.total or None, state=state)
 
 
 @contextmanager

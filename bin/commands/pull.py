@@ -1,4 +1,4 @@
-"""orlop pull"""
+"""orlop pull and content fetch"""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..output import print_json, size_text
 from ..session import Session
 from .options import json_option, parse_labels, snapshotter_option
 from .progress import TransferDisplay, open_display
-from .registry_options import access_for, literal_option, reference_of, registry_options
+from .registry_options import access_for, literal_option, platform_option, reference_of, registry_options
 
-__all__ = ["pull"]
+__all__ = ["fetch", "pull"]
 
 
 @click.command()
@@ -84,6 +84,54 @@ def pull(
         access=access_for(access, name),
     )
 
+    _run(session, request, quiet=quiet, as_json=as_json)
+
+
+@click.command()
+@click.argument("reference")
+@platform_option
+@click.option("--all-platforms", is_flag=True)
+@click.option("--skip-metadata", is_flag=True, help="Leave out manifests and configs of other platforms.")
+@registry_options
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
+@click.option("--referrers", is_flag=True, help="Also what describes the image.")
+@literal_option
+@click.option("--quiet", "-q", is_flag=True, help="No progress, only the digest.")
+@json_option
+@click.pass_obj
+def fetch(
+    session: Session,
+    reference: str,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    skip_metadata: bool,
+    access: RegistryAccess,
+    labels: tuple[str, ...],
+    referrers: bool,
+    literal: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Bring an image with all its layers, and unpack nothing.
+
+    \b
+    orlop content fetch redis --all-platforms
+    """
+    name = reference_of(reference, literal=literal)
+    request = PullImage(
+        name,
+        list(platforms),
+        all_platforms,
+        access_for(access, name),
+        skip_metadata,
+        parse_labels(labels),
+        referrers=referrers,
+        fetch_all=True,
+    )
+    _run(session, request, quiet=quiet, as_json=as_json)
+
+
+def _run(session: Session, request: PullImage, *, quiet: bool, as_json: bool) -> None:
     async def run(store: Store) -> None:
         began = time.monotonic()
         with open_display(quiet or as_json) as display:

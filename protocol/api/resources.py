@@ -19,6 +19,7 @@ from ..messages import Context
 from ..methods import Method
 from ..records import Container, Descriptor, Event, EventPayload, Image, Lease, LeaseResource, Namespace, Sandbox
 from .caller import Caller
+from .steps import Steps
 
 __all__ = ["Containers", "Events", "Images", "Leases", "Namespaces", "Resource", "Sandboxes"]
 
@@ -175,6 +176,14 @@ class Images(Resource):
                     progress(step)
             unpacked: m.Unpacked = stream.result
         return unpacked
+
+    def pull(self, request: m.PullImage) -> Steps[Image]:
+        """Bring an image, step by step: `async for step in images.pull(request)`. See Store.pull, and Steps."""
+        return Steps(self._caller, t.TRANSFER_PULL, request, self._context)
+
+    def push(self, request: m.PushImage) -> Steps[m.Pushed]:
+        """Send an image, step by step. See Store.push, and Steps."""
+        return Steps(self._caller, t.TRANSFER_PUSH, request, self._context)
 
 
 class Containers(Resource):

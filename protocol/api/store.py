@@ -126,6 +126,11 @@ class Store:
         result: m.ServerInfo = await self._caller.call(t.INTROSPECTION_SERVER, m.GetServer(), self.context)
         return result
 
+    async def metrics(self) -> m.Metrics:
+        """The store's own numbers, as Prometheus would be told. Counters begin with the start of the store."""
+        result: m.Metrics = await self._caller.call(t.INTROSPECTION_METRICS, m.GetMetrics(), self.context)
+        return result
+
     async def plugins(self, filters: Sequence[str] = ()) -> list[m.Plugin]:
         """The parts that the store is made of, in the order in which they were started. Raises InvalidArgument."""
         request = m.ListPlugins(list(filters))

@@ -112,6 +112,7 @@ from .metadata import (
     UpdateNamespace,
     UpdateSandbox,
 )
+from .metrics import GetMetrics, MetricFamily, MetricKind, Metrics, Sample
 from .service import GetServer, ListPlugins, Plugin, Plugins, ServerInfo
 from .snapshots import (
     ApplyDiff,
@@ -260,6 +261,11 @@ __all__ = [
     "CopyImage",
     "FetchBlobs",
     "ListReferrers",
+    "GetMetrics",
+    "MetricFamily",
+    "MetricKind",
+    "Metrics",
+    "Sample",
     "PullPolicy",
     "PushImage",
     "PushOptions",

@@ -26,7 +26,7 @@ from .documents import ACCEPT, INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, 
 from .endpoint import ATTEMPTS, BrokenTransfer, Endpoint, Warned, error_of
 from .hosts import DOCKER_HUB, Capability, Host, find_hosts
 from .references import Reference
-from .traffic import Traffic
+from .traffic import HostTraffic, Traffic
 
 __all__ = ["BrokenTransfer", "Registry", "read_limited", "scope_of"]
 
@@ -171,7 +171,7 @@ class Registry:
         what = f"{kind_of(descriptor.media_type)} {descriptor.digest}"
         async with AsyncExitStack() as stack:
 
-            async def start(at: Endpoint, attempts: int) -> httpx.Response:
+            async def start(at: Endpoint, attempts: int) -> tuple[Endpoint, httpx.Response]:
                 # Identity: the digest is over these bytes, and ranges must count them.
                 headers = {**_accept(descriptor), "Accept-Encoding": "identity"}
                 if offset or end is not None:
@@ -187,12 +187,12 @@ class Registry:
                         raise OutOfRange(f"{at.name} serves no ranges")
                     stack.push_async_exit(opening.pop_all())
                 self._served[descriptor.digest] = at.name
-                return response
+                return at, response
 
-            response = await self._first(self._trusted(descriptor), start)
+            at, response = await self._first(self._trusted(descriptor), start)
             # A server that does not know ranges: what we have comes once more.
             skip = 0 if response.status_code == 206 else offset
-            async with aclosing(_body(response, skip)) as body:
+            async with aclosing(_body(response, skip, at.traffic)) as body:
                 yield body
 
     async def steady_blob(
@@ -335,10 +335,11 @@ def _of_server(hosts: Sequence[Host], credentials: Credentials) -> dict[str, Cre
     return {hosts[-1].authority: credentials}
 
 
-async def _body(response: httpx.Response, skip: int) -> AsyncGenerator[bytes, None]:
+async def _body(response: httpx.Response, skip: int, traffic: HostTraffic) -> AsyncGenerator[bytes, None]:
     encoded = response.headers.get("content-encoding", "identity") not in ("", "identity")
     try:
         async for piece in response.aiter_bytes() if encoded else response.aiter_raw():
+            traffic.received += len(piece)
             if skip >= len(piece):
                 skip -= len(piece)
                 continue

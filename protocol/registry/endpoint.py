@@ -95,7 +95,7 @@ class Endpoint:
         self._namespace = namespace
         self._client = client
         self._authorizer = authorizer
-        self._traffic = traffic
+        self.traffic = traffic
         self._world = world
         self._warned = warned
         self._base = host.base
@@ -138,7 +138,7 @@ class Endpoint:
         while tries < ATTEMPTS:
             tries += 1
             async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self._traffic.slot())
+                await stack.enter_async_context(self.traffic.slot())
                 retry_after = None
                 try:
                     response = await self._follow(method, url, headers or {}, scope, body)
@@ -158,7 +158,7 @@ class Endpoint:
                         await self._answer(response, scope, what, refusals)
                         continue
                     if response.status_code not in _RETRIED:
-                        self._traffic.answered()
+                        self.traffic.answered()
                         if response.status_code > 399:
                             await _read_error(response)
                         yield response
@@ -173,7 +173,7 @@ class Endpoint:
         raise failure or Unauthenticated(f"{what}: {self.name} answered 401 {ATTEMPTS} times")
 
     def _again(self, tries: int, attempts: int) -> bool:
-        return tries < min(attempts, ATTEMPTS) and self._traffic.may_retry()
+        return tries < min(attempts, ATTEMPTS) and self.traffic.may_retry()
 
     async def _answer(self, response: httpx.Response, scope: str, what: str, refusals: int) -> None:
         host = authority_of(str(response.request.url))

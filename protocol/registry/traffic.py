@@ -5,7 +5,7 @@ Source: spec registry 4; DESIGN, transfer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -33,6 +33,10 @@ class Traffic:
         self._limits = limits
         self._hosts: dict[str, HostTraffic] = {}
 
+    @property
+    def hosts(self) -> Mapping[str, HostTraffic]:
+        return self._hosts
+
     def to(self, authority: str) -> HostTraffic:
         known = self._hosts.get(authority)
         if known is None:
@@ -43,12 +47,13 @@ class Traffic:
 
 
 class HostTraffic:
-    """One host's share."""
+    """One host's share, and what went over it: requests, retries, bytes of blobs."""
 
     def __init__(self, limits: TrafficLimits) -> None:
         self._limits = limits
         self._limiter = trio.CapacityLimiter(limits.connections)
         self._next_s = 0.0
+        self.requests = self.retries = self.received = self.sent = 0
         self._retries = float(limits.retries)
 
     @property
@@ -62,6 +67,7 @@ class HostTraffic:
         await self._limiter.acquire_on_behalf_of(me)
         try:
             await self._pace()
+            self.requests += 1
             yield
         finally:
             self._limiter.release_on_behalf_of(me)
@@ -82,4 +88,5 @@ class HostTraffic:
         if self._retries < 1:
             return False
         self._retries -= 1
+        self.retries += 1
         return True

@@ -116,13 +116,21 @@ class Uploader:
             )
         offset, breaks, whole = 0, 0, not chunk_bytes
         reason: Exception | None = None
+        counted = 0
+
+        def told(offset: int) -> None:
+            nonlocal counted
+            self._at.traffic.sent += max(0, offset - counted)
+            counted = offset
+            sent(offset)
+
         while breaks <= _BREAKS_WITHOUT_PROGRESS:
             before = offset
             try:
                 if whole and not offset:
-                    await self._finish(location, descriptor, source.body(0, source.size, sent))
+                    await self._finish(location, descriptor, source.body(0, source.size, told))
                     return False
-                location = await self._send_chunks(location, descriptor, source, offset, chunk_bytes, sent)
+                location = await self._send_chunks(location, descriptor, source, offset, chunk_bytes, told)
                 await self._finish(location, descriptor, Body.of(b""))
                 return False
             except Unavailable as error:
