@@ -22,6 +22,7 @@ from .commands import (
     pruning,
     pull,
     push,
+    referrers,
     server,
     snapshots,
     top,
@@ -67,7 +68,7 @@ def cli(
     context.obj = Session.find(address, store, namespace, lease, timeout, debug, os.environ)
 
 
-for transfer in (pull.pull, push.push, push.copy, push.referrers):
+for transfer in (pull.pull, push.push, push.copy, referrers.referrers):
     cli.add_command(transfer)
 assert pruning  # its commands stand in the groups of images and content
 for group, aliases in (

@@ -1,4 +1,4 @@
-"""orlop push, copy, and what describes images in registries."""
+"""orlop push and copy"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 
 from ...protocol.api import Store
 from ...protocol.errors import NotFound
-from ...protocol.messages import CopyImage, ListReferrers, Pushed, PushImage, RegistryAccess
-from ..output import print_json, print_table, size_text
+from ...protocol.messages import CopyImage, Pushed, PushImage, RegistryAccess
+from ..output import print_json, size_text
 from ..session import Session
 from .names import resolve_name
 from .options import json_option
@@ -24,7 +24,7 @@ from .registry_options import (
     registry_options,
 )
 
-__all__ = ["copy", "push", "referrers"]
+__all__ = ["copy", "push"]
 
 _uploads = click.option("--max-concurrent-uploads", type=click.IntRange(1, 64), default=4, show_default=True)
 _chunk = click.option("--chunk-size", type=click.IntRange(0), default=0, metavar="BYTES", help="0: blobs in one piece.")
@@ -157,55 +157,6 @@ def copy(
         _tell(pushed, display, time.monotonic() - began, quiet=quiet, as_json=as_json)
 
     session.run(run)
-
-
-@click.group()
-def referrers() -> None:
-    """What describes an image: signatures, bills of materials, attestations."""
-
-
-@referrers.command("list")
-@click.argument("reference", metavar="REF")
-@click.option("--artifact-type", default="", metavar="TYPE", help="Only of this type.")
-@registry_options
-@literal_option
-@click.option("--quiet", "-q", is_flag=True, help="Print only the digests.")
-@json_option
-@click.pass_obj
-def list_(
-    session: Session,
-    reference: str,
-    artifact_type: str,
-    access: RegistryAccess,
-    literal: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """List what in the registry of REF describes it.
-
-    \b
-    orlop referrers ls registry.example/team/app:1 --artifact-type application/spdx+json
-    """
-    remote = reference_of(reference, literal=literal)
-    request = ListReferrers(remote, artifact_type, access_for(access, remote))
-
-    async def run(store: Store) -> None:
-        found = await store.referrers(request)
-        if as_json:
-            print_json(found)
-        elif quiet:
-            for each in found.items:
-                click.echo(each.descriptor.digest)
-        else:
-            print_table(
-                ("DIGEST", "ARTIFACT TYPE", "SIZE"),
-                [(r.descriptor.digest, r.artifact_type or "-", size_text(r.descriptor.size)) for r in found.items],
-            )
-
-    session.run(run)
-
-
-referrers.add_command(list_, "ls")
 
 
 async def _local_name(store: Store, name: str, remote: str) -> str:
