@@ -3,6 +3,8 @@
 Every key starts with the schema's version (one byte) and a region (one byte):
 
     01 c <counter>                         counters and marks that every transaction rewrites; never scanned
+    01 d <round> <phase> <number>          the collector's queue. Whatever is worked off leaves traces that slow down
+                                           looks into the region before it; before this one lie the counters
     01 n <namespace>                       Namespace
     01 r <namespace> 00 <kind> <name>      records of a namespace, by kind and name
          b digest        ContentInfo
@@ -34,10 +36,11 @@ Every key starts with the schema's version (one byte) and a region (one byte):
     01 o <number>                          queue: owed work, edges and entries to put right
     01 e <namespace> 00 <target> <edge> <kind> <owner>
                                            edges, at the end that is referred to
+    01 e <namespace> 00 <target> ~         what the collector knows of an object: its witness, its place in the queue;
+                                           behind its edges, so that a look for these ends here, and not far behind
+                                           where others' were deleted
     01 f <namespace> 00 <source> <kind> <object>
                                            back references, at the end that keeps the object
-    01 w <namespace> 00 <kind> <name>      what the collector knows of an object: its witness, its place in the queue
-    01 y <round> <phase> <number>          the collector's queue
     01 k <round>                           rounds that wait in the bin
     01 t <time> <namespace> 00 <kind> <name>
                                            instants at which something expires, or a condition switches
@@ -96,6 +99,7 @@ OWED_HEAD = _V + b"cowed.head"
 OWED_FLOOR = _V + b"cowed.floor"
 CLOCK = _V + b"cgc"
 REBUILT = _V + b"crebuilt"
+UNHELD_COUNT = _V + b"cunheld"
 GRACE = _V + b"cgc.grace"
 
 
@@ -174,14 +178,15 @@ def shareable(name: str) -> bytes:
 # collection -------------------------------------------------------------------------------------------------
 EDGES = _V + b"e"
 BACK_EDGES = _V + b"f"
-STATES = _V + b"w"
-QUEUE = _V + b"y"
+STATE_MARK = b"~"
+QUEUE = _V + b"d"
 BINS = _V + b"k"
 TIMES = _V + b"t"
 DELETED_IMAGES = _V + b"u"
 
 _LONGEST_TARGET = 400
 _LONGEST_OWNER = 512
+_HASH_BYTES = 32
 
 
 def _target(kind: bytes, name: str) -> bytes:
@@ -215,12 +220,29 @@ def owner(kind: bytes, name: str) -> tuple[bytes, bytes]:
     return kind + b"\x01" + encoded, b""
 
 
-def states(namespace: str) -> bytes:
-    return b"%bw%b\x00" % (_V, namespace.encode())
+def edges_in(namespace: str) -> bytes:
+    """What the keys of all edges and states in a namespace begin with."""
+    return b"%be%b\x00" % (_V, namespace.encode())
 
 
 def state(namespace: str, kind: bytes, name: str) -> bytes:
-    return b"%bw%b\x00%b%b" % (_V, namespace.encode(), kind, name.encode())
+    return edges_to(namespace, kind, name) + STATE_MARK
+
+
+def is_hashed(name: str) -> bool:
+    """Whether a name is so long that keys tell its hash only."""
+    return len(name) * 4 + 2 > _LONGEST_TARGET and len(_escape(name)) > _LONGEST_TARGET
+
+
+def about(key: bytes) -> tuple[str, bytes, str | None, bytes]:
+    """Namespace, kind and name (None: hashed) of the object to which a key of edges, back edges or states belongs, and
+    what follows them. Raises ValueError, IndexError for what is no such key."""
+    space, _, rest = key[2:].partition(b"\x00")
+    kind, rest = rest[:1], rest[1:]
+    if rest.startswith(b"\x00\x02"):
+        return space.decode(), kind, None, rest[2 + _HASH_BYTES :]
+    name, end = unescape(rest)
+    return space.decode(), kind, name, end
 
 
 def queued(round_: int, phase: int, sequence: int) -> bytes:

@@ -159,7 +159,7 @@ class Table(Generic[R]):
         return value
 
     async def _is_gone(self, reader: Reader, sealed: tuple[int, ...], namespace: str, name: bytes) -> bool:
-        return await is_gone(reader, sealed, keys.states(namespace) + self._kind + name)
+        return await is_gone(reader, sealed, keys.state(namespace, self._kind, name.decode()))
 
     async def page(
         self, reader: Reader, namespace: str, after: str, limit: int, most_bytes: int = PAGE_BYTES, within: str = ""

@@ -115,6 +115,10 @@ async def audit_numbers(reader: Reader) -> list[Flaw]:
         if (first and first <= floor) or (line.region == keys.JOURNAL and head > floor and first != floor + 1):
             detail = f"the first is {first}, expected is {floor + 1}"
             flaws.append(Flaw(Problem.USAGE, "", "queue", line.what, detail, partial(_set_floor, line=line)))
+    counted, unheld = await ledger.count_unheld(reader), await _count_keys(reader, keys.UNHELD)
+    if counted != unheld:
+        detail = f"{counted} blobs counted that nobody holds, {unheld} there"
+        flaws.append(Flaw(Problem.USAGE, "", "counter", "blobs", detail, _set_unheld))
     given, used = read_number(await reader.get(keys.GENERATION)), await _highest(reader)
     if used > given:
         detail = f"{used} is in use, given out are {given}"
@@ -264,6 +268,12 @@ async def _remove_again(txn: Transaction, floor: int) -> None:
         txn.delete(keys.removal(position))
         if await unrecorded(txn, [removal.path]):
             await ledger.queue_removal(txn, removal.path, removal.size)
+
+
+async def _set_unheld(txn: Transaction) -> None:
+    count = await _count_keys(txn, keys.UNHELD)
+    txn.index(keys.UNHELD_COUNT, keys.number(count) if count else None)
+    txn.made_garbage()
 
 
 async def _set_generation(txn: Transaction) -> None:

@@ -31,7 +31,6 @@ _AT_ONCE: Final = 100
 _ENTRIES_AT_ONCE: Final = 1000
 _ENTRY: Final = EdgeKind.ENTRY.value
 _CONDITION: Final = EdgeKind.CONDITION.value
-_HASH_BYTES: Final = 32
 _OWED: Final[msgspec.msgpack.Decoder[OwedEdges | OwedEntries | OwedWindows]] = msgspec.msgpack.Decoder(
     OwedEdges | OwedEntries | OwedWindows
 )
@@ -167,7 +166,10 @@ async def audit_edges(reader: Reader, after: bytes, region: bytes) -> Page:
     for key, value in page:
         delete = partial(_delete_unnamed, key=key)
         try:
-            owner, edge, out = _parse(region, key, value)
+            space, letter, name, end = keys.about(key)
+            if end == keys.STATE_MARK and region == keys.EDGES:
+                continue  # looked at among the states
+            owner, edge, out = _parse(region, space, KIND_OF[letter], name, end, value)
         except (KeyError, ValueError, IndexError, msgspec.MsgspecError):
             flaws.append(Flaw(Problem.REFERENCE, "", "key", key.hex(), "a reference that says nothing", delete))
             continue
@@ -182,19 +184,12 @@ async def audit_edges(reader: Reader, after: bytes, region: bytes) -> Page:
     return Page(await _without_owed(reader, flaws), len(page), following)
 
 
-def _parse(region: bytes, key: bytes, value: bytes) -> _Edge:
-    space, _, rest = key[len(region) :].partition(b"\x00")
-    kind, rest = KIND_OF[rest[:1]], rest[1:]
-    name: str | None = None
-    if rest.startswith(b"\x00\x02"):
-        end = rest[2 + _HASH_BYTES :]
-    else:
-        name, end = keys.unescape(rest)
+def _parse(region: bytes, namespace: str, kind: Kind, name: str | None, end: bytes, value: bytes) -> _Edge:
     if region == keys.EDGES:
         edge, owner_kind, owner = parse_owner(end, value)
     else:
         edge, owner_kind, owner = parse_owner(b"b" + end, b"" if end[1:2] == b"\x01" else _long(value))
-    source = Vertex(space.decode(), owner_kind, owner)
+    source = Vertex(namespace, owner_kind, owner)
     return _Edge(source, edge, None if name is None else Out(edge, kind, name, value if edge == _ENTRY else b""))
 
 

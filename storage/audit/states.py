@@ -33,6 +33,7 @@ from ..collection.state import (
     decode_states,
     encode_states,
     is_dead,
+    parse_state,
 )
 from ..engine import Kind, Reader, Transaction
 from ..references import is_root
@@ -115,25 +116,26 @@ async def audit_queue(reader: Reader, after: bytes) -> Page:
 async def audit_states(reader: Reader, after: bytes) -> Page:
     """Who waits has an entry in the queue, and what is anchored is so by an edge that is there. Whether that edge leads
     to a root, the comparison with the full mark tells."""
-    page, following = await page_of(reader, keys.STATES, after, _AT_ONCE)
+    page, following = await page_of(reader, keys.EDGES, after, _AT_ONCE)
     clock = decode_clock(await reader.get(keys.CLOCK))
     settled = clock.ticking is None and await first_owed(reader) is None
     flaws: list[Flaw] = []
     for key, value in page:
-        space, _, rest = key[len(keys.STATES) :].partition(b"\x00")
         try:
-            namespace, kind, name = space.decode(), KIND_OF[rest[:1]], rest[1:].decode()
-        except (KeyError, UnicodeDecodeError):
-            delete = partial(delete_key, key=key)
-            flaws.append(Flaw(Problem.STATE, "", "key", key.hex(), "its key says nothing", delete))
-            continue
-        vertex = Vertex(namespace, kind, name)
+            namespace, letter, name, end = keys.about(key)
+            if end != keys.STATE_MARK:
+                continue  # an edge
+            vertex = Vertex(namespace, KIND_OF[letter], name or "")
+        except (KeyError, ValueError, IndexError):
+            continue  # said where edges are looked at
         try:
             both = decode_states(value)
+            parsed = parse_state(key, value)
+            assert parsed is not None
+            vertex = parsed
         except msgspec.MsgspecError as error:
-            flaws.append(
-                _flaw(vertex, f"what is known of it cannot be read: {error}", partial(_forget, key=key, vertex=vertex))
-            )
+            mend = partial(delete_key, key=key) if name is None else partial(_forget, key=key, vertex=vertex)
+            flaws.append(_flaw(vertex, f"what is known of it cannot be read: {error}", mend))
             continue
         if decode_counted(value) != await _counts_for(reader, vertex, both):
             detail = f"{decode_counted(value)} bytes of it are counted as reclaimable"
@@ -205,15 +207,15 @@ class _Look:
 async def anchored(reader: Reader, namespace: str) -> dict[Node, Node | None]:
     """All that the collector takes for alive, each with the object that keeps it; None: it keeps itself."""
     found: dict[Node, Node | None] = {}
-    prefix = keys.states(namespace)
+    prefix = keys.edges_in(namespace)
     after = prefix
     while True:
         page = await reader.scan(after, prefix + b"\x7f", _AT_ONCE)
         for key, value in page:
-            kind, name = KIND_OF[key[len(prefix) : len(prefix) + 1]], key[len(prefix) + 1 :].decode()
-            for flat, state in enumerate(decode_states(value)):
-                if state.anchored and state.witness is not None:
-                    found[Node(kind, name, bool(flat))] = _above(state.witness, flat=bool(flat))
+            vertex = parse_state(key, value)
+            for flat, state in enumerate(decode_states(value) if vertex is not None else ()):
+                if vertex is not None and state.anchored and state.witness is not None:
+                    found[Node(vertex.kind, vertex.name, bool(flat))] = _above(state.witness, flat=bool(flat))
         if len(page) < _AT_ONCE:
             return found
         after = page[-1][0] + b"\x00"
@@ -415,7 +417,7 @@ async def _push_again(txn: Transaction, vertex: Vertex) -> None:
 async def _count_again(txn: Transaction, key: bytes, vertex: Vertex) -> None:
     """The counter itself is compared with what is there later."""
     both = decode_states(await txn.get(key))
-    txn.index(key, encode_states(*both, await _counts_for(txn, vertex, both)))
+    txn.index(key, encode_states(*both, await _counts_for(txn, vertex, both), vertex.name))
 
 
 async def _forget(txn: Transaction, key: bytes, vertex: Vertex) -> None:

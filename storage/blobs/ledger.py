@@ -27,6 +27,7 @@ __all__ = [
     "drop_ingest_files",
     "find_blob",
     "first_removal",
+    "count_unheld",
     "forget_unheld",
     "hold",
     "ingest_path",
@@ -107,7 +108,7 @@ async def record_file(txn: Transaction, digest: str, size: int, generation: int)
         return live
     blob = Blob(size, generation)
     _put(txn, digest, blob)
-    txn.put(keys.unheld(digest), b"")
+    await _put_unheld(txn, digest)
     return blob
 
 
@@ -129,7 +130,7 @@ async def record_small(txn: Transaction, digest: str, data: bytes) -> Blob:
     _put(txn, digest, blob)
     txn.put(keys.small_bytes(digest), seal(data))
     if not blob.holders:
-        txn.put(keys.unheld(digest), b"")
+        await _put_unheld(txn, digest)
     return blob
 
 
@@ -138,7 +139,7 @@ async def hold(txn: Transaction, digest: str, blob: Blob) -> None:
     dead under the same name."""
     blob = await find_blob(txn, digest) or blob
     if blob.holders == 0:
-        txn.delete(keys.unheld(digest))
+        await _drop_unheld(txn, digest)
     _put(txn, digest, msgspec.structs.replace(blob, holders=blob.holders + 1))
 
 
@@ -149,7 +150,7 @@ async def release(txn: Transaction, digest: str) -> None:
         return
     holders = max(0, blob.holders - 1)
     if holders == 0:
-        txn.put(keys.unheld(digest), b"")
+        await _put_unheld(txn, digest)
         txn.made_garbage()
     _put(txn, digest, msgspec.structs.replace(blob, holders=holders))
 
@@ -161,9 +162,9 @@ async def set_holders(txn: Transaction, digest: str, holders: int) -> None:
         return
     _put(txn, digest, msgspec.structs.replace(blob, holders=holders))
     if holders:
-        txn.delete(keys.unheld(digest))
+        await _drop_unheld(txn, digest)
     else:
-        txn.put(keys.unheld(digest), b"")
+        await _put_unheld(txn, digest)
         txn.made_garbage()
 
 
@@ -173,6 +174,31 @@ async def restore(txn: Transaction, digest: str, blob: Blob) -> None:
         return
     _put(txn, digest, blob)
     await set_holders(txn, digest, blob.holders)
+
+
+async def count_unheld(reader: Reader) -> int:
+    """How many live blobs no namespace holds. Where many were, a look for the first is slow."""
+    return int.from_bytes(await reader.get(keys.UNHELD_COUNT) or b"", "big")
+
+
+async def _put_unheld(txn: Transaction, digest: str) -> None:
+    if await txn.get(keys.unheld(digest)) is None:
+        txn.put(keys.unheld(digest), b"")
+        await _count_unheld(txn, 1)
+
+
+async def _drop_unheld(txn: Transaction, digest: str) -> None:
+    if await txn.get(keys.unheld(digest)) is not None:
+        txn.delete(keys.unheld(digest))
+        await _count_unheld(txn, -1)
+
+
+async def _count_unheld(txn: Transaction, change: int) -> None:
+    count = await count_unheld(txn) + change
+    if count > 0:
+        txn.put(keys.UNHELD_COUNT, keys.number(count))
+    else:
+        txn.delete(keys.UNHELD_COUNT)
 
 
 async def page_unheld(reader: Reader, after: str, limit: int) -> list[str]:
@@ -185,7 +211,7 @@ async def page_unheld(reader: Reader, after: str, limit: int) -> list[str]:
 async def forget_unheld(txn: Transaction, digest: str) -> int | None:
     """If still nobody holds it: it is no longer live, its file is queued. Returns the bytes that frees."""
     blob = await find_blob(txn, digest)
-    txn.delete(keys.unheld(digest))
+    await _drop_unheld(txn, digest)
     if blob is None or blob.holders:
         return None
     txn.delete(keys.blob(digest))

@@ -36,9 +36,10 @@ class Places:
     def __init__(self) -> None:
         self.blob = ""
         self.snapshot = 0
+        self.deleted = b""
 
     def clear(self) -> None:
-        self.blob, self.snapshot = "", 0
+        self.blob, self.snapshot, self.deleted = "", 0, b""
 
 
 class Slice:
@@ -118,7 +119,8 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
         forest.set_clock(current=clock.open, working=True)
         forest.set_clock(open=forest.new_round())
         return True
-    if await drop_expired(forest.txn, grace_ns, _AT_ONCE):
+    more, places.deleted = await drop_expired(forest.txn, grace_ns, places.deleted, _AT_ONCE)
+    if more:
         forest.writes += _AT_ONCE
         return True
     return await _seal_what_is_due(forest, grace_ns) or await _drop_unheld(forest, slice_, places)
@@ -197,9 +199,10 @@ async def _drop_unheld(forest: Forest, slice_: Slice, places: Places) -> bool:
     which nothing stands, whose parents may be next. From where it was left, then once more from the beginning."""
     txn = forest.txn
     forest.reads += 2
-    blobs = await ledger.page_unheld(txn, places.blob, _AT_ONCE)
+    unheld = await ledger.count_unheld(txn)
+    blobs = await ledger.page_unheld(txn, places.blob, _AT_ONCE) if unheld else []
     folders = await snapshots.page_unheld_snapshots(txn, places.snapshot, _AT_ONCE)
-    again = bool(places.blob or places.snapshot)
+    again = bool((unheld and places.blob) or places.snapshot)
     places.blob = blobs[-1] if blobs else ""
     places.snapshot = folders[-1] if folders else 0
     for digest in blobs:
@@ -242,4 +245,4 @@ async def has_work(reader: Reader) -> bool:
     clock = decode_clock(await reader.get(keys.CLOCK))
     if clock.working or clock.sealed or await has_suspects(reader) or await first_owed(reader) is not None:
         return True
-    return bool(await ledger.page_unheld(reader, "", 1) or await snapshots.page_unheld_snapshots(reader, 0, 1))
+    return bool(await ledger.count_unheld(reader) or await snapshots.page_unheld_snapshots(reader, 0, 1))

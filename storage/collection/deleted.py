@@ -44,9 +44,12 @@ def take_deleted(txn: Transaction, key: bytes) -> None:
     txn.delete(key)
 
 
-async def drop_expired(txn: Transaction, grace: int, limit: int) -> bool:
-    """Forget those whose time is over; True if there may be more."""
-    page = await txn.scan(keys.DELETED_IMAGES, keys.prefix_end(keys.DELETED_IMAGES), limit)
+async def drop_expired(txn: Transaction, grace: int, place: bytes, limit: int) -> tuple[bool, bytes]:
+    """Forget those whose time is over. Whether there may be more, and where they begin: `place` is from the last time,
+    or empty."""
+    if place > keys.deleted_image(txn.now_ns, "", ""):  # the clock was set back
+        place = b""
+    page = await txn.scan(place or keys.DELETED_IMAGES, keys.prefix_end(keys.DELETED_IMAGES), limit)
     dropped = 0
     for key, _ in page:
         at = int.from_bytes(key[len(keys.DELETED_IMAGES) :][:8], "big")
@@ -54,4 +57,5 @@ async def drop_expired(txn: Transaction, grace: int, limit: int) -> bool:
             break
         txn.index(key, None)
         dropped += 1
-    return dropped == limit
+        place = key
+    return dropped == limit, place

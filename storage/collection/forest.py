@@ -128,7 +128,7 @@ class Forest:
             counted = await self._count(vertex, -counted) if counted else 0
         elif not counted and (size := size_of(vertex.kind)) is not None:
             counted = await self._count(vertex, await size(self.txn, vertex.namespace, vertex.name))
-        self._store(key, encode_states(normal, flat, counted))
+        self._store(key, encode_states(normal, flat, counted, vertex.name))
 
     async def _count(self, vertex: Vertex, size: int) -> int:
         """So many bytes more are reclaimable, or fewer; returns for how many the object counts from now on."""
@@ -144,7 +144,7 @@ class Forest:
         value = await self._stored(_state_key(vertex))
         if counted := decode_counted(value):
             await self._count(vertex, -counted)
-            self._store(_state_key(vertex), encode_states(*decode_states(value), 0))
+            self._store(_state_key(vertex), encode_states(*decode_states(value), 0, vertex.name))
 
     async def record(self, vertex: Vertex) -> msgspec.Struct | None:
         self.reads += 1

@@ -30,7 +30,6 @@ _NAMESPACES_AT_ONCE: Final = 100
 _DERIVED: Final = (
     keys.EDGES,
     keys.BACK_EDGES,
-    keys.STATES,
     keys.QUEUE,
     keys.QUEUE_EXTENTS,
     keys.BINS,
@@ -38,6 +37,7 @@ _DERIVED: Final = (
     *keys.HOLDERS,
     keys.OWED,
 )
+_MOST_UNHELD: Final = 1_000_000
 _USAGE: Final = b"usage "
 
 
@@ -65,6 +65,8 @@ async def rebuild_some(txn: Transaction) -> bool:
         if await _clear_some(txn):
             return True
         txn.delete(keys.CLOCK)
+        unheld = await txn.scan(keys.UNHELD, keys.prefix_end(keys.UNHELD), _MOST_UNHELD)
+        txn.index(keys.UNHELD_COUNT, keys.number(len(unheld)) if unheld else None)
         forget_usage(txn, STORE)
         at = _USAGE
     if at.startswith(_USAGE):

@@ -7,8 +7,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from .. import keys
 from ..codec import decoder, encode
 from ..engine import Kind
+from .kinds import KIND_OF
 
 __all__ = ["IDLE", "ROOT", "Clock", "Climb", "Extent", "Item", "Link", "Mode", "Phase", "State", "Vertex"]
 
@@ -136,6 +138,15 @@ class Clock(msgspec.Struct, frozen=True, array_like=True):
     working: bool = False
 
 
+class _Known(msgspec.Struct, frozen=True, array_like=True):
+    """`name`: where the key tells its hash only."""
+
+    normal: State | None
+    flat: State | None
+    counted: int
+    name: str = ""
+
+
 class Extent(msgspec.Struct, frozen=True, array_like=True):
     """Of a phase of a round: how many entries it has, and a number before which there is none. So nobody looks for what
     is not there, nor from the beginning: finding the first key of a range that was worked off is slow."""
@@ -146,7 +157,7 @@ class Extent(msgspec.Struct, frozen=True, array_like=True):
 
 _CLOCK = decoder(Clock).decode
 _EXTENT = decoder(Extent).decode
-_STATES = decoder(tuple[State | None, State | None, int]).decode
+_STATES = decoder(_Known).decode
 _ITEM = decoder(Item).decode
 _FRESH: Final = Clock()
 
@@ -163,19 +174,35 @@ def decode_states(value: bytes | None) -> tuple[State, State]:
     """Of an object, kept normally and flat."""
     if value is None:
         return IDLE, IDLE
-    normal, flat, _ = _STATES(value)
-    return normal or IDLE, flat or IDLE
+    known = _STATES(value)
+    return known.normal or IDLE, known.flat or IDLE
 
 
 def decode_counted(value: bytes | None) -> int:
     """The bytes for which an object counts as reclaimable."""
-    return 0 if value is None else _STATES(value)[2]
+    return 0 if value is None else _STATES(value).counted
 
 
-def encode_states(normal: State, flat: State, counted: int) -> bytes | None:
+def encode_states(normal: State, flat: State, counted: int, name: str) -> bytes | None:
     if normal == IDLE and flat == IDLE:
         return None
-    return encode((None if normal == IDLE else normal, None if flat == IDLE else flat, counted))
+    return encode(
+        _Known(
+            None if normal == IDLE else normal,
+            None if flat == IDLE else flat,
+            counted,
+            name if keys.is_hashed(name) else "",
+        )
+    )
+
+
+def parse_state(key: bytes, value: bytes) -> Vertex | None:
+    """The object whose state stands under a key of the region of edges; None: it is an edge. Raises ValueError,
+    KeyError, IndexError, msgspec.MsgspecError for what is neither."""
+    namespace, letter, name, end = keys.about(key)
+    if end != keys.STATE_MARK:
+        return None
+    return Vertex(namespace, KIND_OF[letter], _STATES(value).name if name is None else name)
 
 
 def is_dead(normal: State, flat: State) -> bool:

@@ -276,7 +276,7 @@ def one_that_is_to_tell_and_is_not_in_the_queue(store: Furnished) -> None:
 
 @damage(Problem.STATE, SMALL)
 def the_bytes_of_one_that_lives_counted_as_reclaimable(store: Furnished) -> None:
-    store.put(state(SMALL), encode_states(*store.states(state(SMALL)), 7) or b"")
+    store.put(state(SMALL), encode_states(*store.states(state(SMALL)), 7, "") or b"")
 
 
 # records ----------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from orlop.storage.collection.state import (
     decode_extent,
     decode_item,
     decode_states,
+    parse_state,
 )
 from orlop.storage.collection.walk import walk_usage
 from orlop.storage.engine import Kind, Transaction
@@ -53,17 +54,20 @@ class Seen:
         self.clock: Clock = decode_clock(await txn.get(keys.CLOCK))
         self.owed = await first_owed(txn) is not None
         self.states: dict[Vertex, State] = {}
-        for key, value in await _region(txn, keys.STATES):
-            namespace, rest = _split(key)
-            kind, name = KIND_OF[rest[:1]], rest[1:].decode()
+        edges = []
+        for key, value in await _region(txn, keys.EDGES):
+            vertex = parse_state(key, value)
+            if vertex is None:
+                edges.append((key, value))
+                continue
             for flat, state in enumerate(decode_states(value)):
                 if state != IDLE:
-                    self.states[Vertex(namespace, kind, name, bool(flat))] = state
+                    self.states[vertex._replace(flat=bool(flat))] = state
         self.queue = {key: decode_item(value) for key, value in await _region(txn, keys.QUEUE)}
         extents = await _region(txn, keys.QUEUE_EXTENTS)
         self.extents = {key[3:]: decode_extent(value) for key, value in extents}
         back_edges = await _region(txn, keys.BACK_EDGES)
-        self.edge_keys = {*(await _region(txn, keys.EDGES)), *back_edges}
+        self.edge_keys = {*edges, *back_edges}
         self.instants = {key for key, _ in await _region(txn, keys.TIMES)}
         self.records: dict[Vertex, msgspec.Struct] = {}
         self.entries: dict[Vertex, list[tuple[Kind, str, bool]]] = {}

@@ -161,7 +161,7 @@ class Furnished:
         self.put(key, keys.number(int.from_bytes(self.get(key), "big") + by))
 
     def put_states(self, key: bytes, normal: State, flat: State) -> None:
-        value = encode_states(normal, flat, 0)
+        value = encode_states(normal, flat, 0, "")
         assert value is not None
         self.put(key, value)
 
