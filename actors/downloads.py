@@ -108,7 +108,8 @@ class Fetching:
     progress: Progress
 
     def show(self, descriptor: Descriptor, state: TransferState, offset: int = 0, transferred: int = 0) -> None:
-        source = self.registry.source_of(descriptor.digest) if transferred else ""
+        coming = transferred or state is TransferState.DOWNLOADING
+        source = self.registry.source_of(descriptor.digest) if coming else ""
         self.progress.show(descriptor, state, offset, transferred, source=source)
 
 

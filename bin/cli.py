@@ -98,7 +98,7 @@ def main() -> None:
     """The program. Exit codes: 0 done, 1 failed, also in part, 2 usage, 3 not found, 130 interrupted."""
     debug = "--debug" in sys.argv
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="orlop", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

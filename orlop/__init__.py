@@ -7,7 +7,15 @@ await nursery.start(orlop.serve, config)             # a whole daemon inside you
 
 from __future__ import annotations
 
-from .actors.config import JournalConfig, RegistryConfig, SnapshotConfig, StoreConfig, TransferConfig, UnpackConfig
+from .actors.config import (
+    JournalConfig,
+    MetricsConfig,
+    RegistryConfig,
+    SnapshotConfig,
+    StoreConfig,
+    TransferConfig,
+    UnpackConfig,
+)
 from .bin.archives import Compression, OnMissing, export_archive, import_archive
 from .bin.conversion import Conversion, convert_image
 from .bin.embed import connect, host_platform, open_store, serve
@@ -87,6 +95,7 @@ __all__ = [
     "Lease",
     "LeaseResource",
     "ListReferrers",
+    "MetricsConfig",
     "Mount",
     "Namespace",
     "Naming",

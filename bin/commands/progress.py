@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from ...protocol.messages import TransferProgress, TransferState
+from ..output import size_text
 
 __all__ = ["TransferDisplay", "open_display", "transfer_bar"]
 
@@ -66,7 +67,6 @@ class _Bars(TransferDisplay):
             TaskID,
             TextColumn,
             TimeElapsedColumn,
-            TransferSpeedColumn,
         )
 
         self.progress = Progress(
@@ -74,7 +74,7 @@ class _Bars(TransferDisplay):
             BarColumn(bar_width=30),
             TextColumn("{task.fields[state]}"),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
@@ -82,15 +82,16 @@ class _Bars(TransferDisplay):
 
     def show(self, item: TransferProgress) -> None:
         super().show(item)
-        if item.digest not in self.items:
+        if item.state in _WHOLE:
             self.progress.console.print(f"{item.name}: {item.state.value}", markup=False, highlight=False)
             return
         task = self._tasks.get(item.digest)
         if task is None:
-            task = self._tasks[item.digest] = self.progress.add_task(item.name, total=item.total, state="")
+            task = self._tasks[item.digest] = self.progress.add_task(item.name, total=item.total, state="", rate="")
         # How much a layer unfolds to nobody says: its bar then only shows that it moves.
         state = f"stalled {item.stalled_s:.0f} s" if item.stalled_s else item.state.value
-        self.progress.update(task, completed=item.offset, total=item.total or None, state=state)
+        rate = f"{size_text(item.rate)}/s" if item.rate else ""
+        self.progress.update(task, completed=item.offset, total=item.total or None, state=state, rate=rate)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class Steps(Generic[R]):
     async def __aenter__(self) -> Self:
         self._context = self._caller.stream(*self._call)
         self._stream = await self._context.__aenter__()
+        self._steps = aiter(self._stream)
         return self
 
     async def __aexit__(
@@ -53,13 +54,19 @@ class Steps(Generic[R]):
         self._stream = None
         return await self._context.__aexit__(kind, error, trace)
 
-    async def __aiter__(self) -> AsyncIterator[TransferProgress]:
-        if self._stream is None:
-            async with self:
-                async for step in self:
-                    yield step
-            return
-        stream = self._stream
-        async for step in stream:
-            yield step
-        self._result = stream.result
+    def __aiter__(self) -> AsyncIterator[TransferProgress]:
+        return self._whole() if self._stream is None else self
+
+    async def __anext__(self) -> TransferProgress:
+        assert self._stream is not None
+        try:
+            step: TransferProgress = await anext(self._steps)
+        except StopAsyncIteration:
+            self._result = self._stream.result
+            raise
+        return step
+
+    async def _whole(self) -> AsyncIterator[TransferProgress]:
+        async with self:
+            async for step in self:
+                yield step
