@@ -123,12 +123,17 @@ class Progress:
                     self._changed.add(digest)
             else:
                 self._paces.pop(digest, None)
-        notes, self._notes = self._notes, []
-        for note in notes:
-            await self._emit(TransferProgress("", TransferState.NOTE, note=note))
-        changed, self._changed = self._changed, set()
-        for digest in changed:
-            await self._emit(self._paced(self._steps[digest], now_s))
+        # What is not told when this is cancelled stays to be told.
+        while self._notes:
+            await self._emit(TransferProgress("", TransferState.NOTE, note=self._notes[0]))
+            del self._notes[0]
+        for digest in list(self._changed):
+            step = self._steps.get(digest)
+            if step is None:
+                continue
+            await self._emit(self._paced(step, now_s))
+            if self._steps.get(digest) is step:
+                self._changed.discard(digest)
 
     def _paced(self, step: TransferProgress, now_s: float) -> TransferProgress:
         pace = self._paces.get(step.digest)
