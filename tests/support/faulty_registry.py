@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import re
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,11 +29,12 @@ __all__ = [
     "Redirect",
     "Stall",
     "Status",
+    "TakeOnly",
     "WrongBytes",
 ]
 
 _SERVICE = "test"
-_REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/[^/]+")
+_REPOSITORY = re.compile(r"/v2/(.+?)/(?:manifests|blobs|tags|referrers)/.+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,14 @@ class IgnoreRange:
     """200 and the whole body although a range was asked. Requests without a range do not use it up."""
 
 
-Action = Status | WrongBytes | Lie | BreakAfter | Stall | Redirect | IgnoreRange
+@dataclass(frozen=True, slots=True)
+class TakeOnly:
+    """Of what is uploaded only the first `count` bytes arrive; the connection is reset before any answer."""
+
+    count: int
+
+
+Action = Status | WrongBytes | Lie | BreakAfter | Stall | Redirect | IgnoreRange | TakeOnly
 
 
 @dataclass(slots=True)
@@ -179,18 +188,21 @@ class _Tokens:
 class _Bearer:
     tokens: _Tokens
     realm_server: LayoutRegistry
+    names_scope: bool = True
 
     def refuse(self, seen: Seen, repository: str | None) -> Reply | None:
         challenge = f'Bearer realm="{self.realm_server.url}/token",service="{_SERVICE}"'
-        if repository is not None:
-            challenge += f',scope="repository:{repository}:pull"'
+        needed = {} if repository is None else _needed(seen, repository)
+        if needed and self.names_scope:
+            words = " ".join(f"repository:{name}:{','.join(sorted(actions))}" for name, actions in needed.items())
+            challenge += f',scope="{words}"'
         scheme, _, token = seen.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return _unauthorized(challenge)
         scopes = self.tokens.scopes_of(token)
         if scopes is None:
             return _unauthorized(challenge + ',error="invalid_token"')
-        if repository is not None and not any(_allows_pull(scope, repository) for scope in scopes):
+        if not all(any(_allows(scope, *need) for scope in scopes) for need in needed.items()):
             return _unauthorized(challenge + ',error="insufficient_scope"')
         return None
 
@@ -202,8 +214,10 @@ class FaultyRegistry(LayoutRegistry):
     path, `/token` included.
     """
 
-    def __init__(self, layouts: Mapping[str, str | os.PathLike[str]], *, port: int = 0) -> None:
-        super().__init__(layouts, port=port)
+    def __init__(
+        self, layouts: Mapping[str, str | os.PathLike[str]], *, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(layouts, port=port, tls=tls)
         self._script = threading.Lock()
         self._faults: list[Fault] = []
         self._guard: _Basic | _Bearer | None = None
@@ -238,8 +252,10 @@ class FaultyRegistry(LayoutRegistry):
         password: str | None = None,
         *,
         expires_in: int = 300,
+        names_scope: bool = True,
     ) -> None:
-        """Refuse everything below /v2/ that does not carry a token with pull scope for its repository.
+        """Refuse everything below /v2/ that does not carry a token for its repository: for pull, and for pull and push
+        where something is changed; and for pull of the repository that it mounts from.
 
         Args:
             token_realm_server: who serves /token; None for this registry itself.
@@ -247,10 +263,11 @@ class FaultyRegistry(LayoutRegistry):
                 grant_type=password. None gives tokens to anybody.
             password: also what a POST with grant_type=refresh_token has to send.
             expires_in: what the token service says, in seconds; nothing here expires by itself.
+            names_scope: whether the challenge says what is needed.
         """
         server = token_realm_server or self
         server._tokens = _Tokens(user, password, expires_in)
-        self._guard = _Bearer(server._tokens, server)
+        self._guard = _Bearer(server._tokens, server, names_scope)
 
     def revoke_tokens(self) -> None:
         """Every token this registry's /token has granted is invalid from now on."""
@@ -285,6 +302,9 @@ class FaultyRegistry(LayoutRegistry):
                 return replace(reply, parts=_flipped(reply.parts, reply.length // 2))
             case Lie():
                 return _lied(self._right(seen), action)
+            case TakeOnly(count):
+                self._keep(replace(seen, body=seen.body[:count]))
+                raise ResetConnection
             case BreakAfter(n):
                 if n is None or seen.method == "HEAD":
                     raise ResetConnection
@@ -301,6 +321,9 @@ class FaultyRegistry(LayoutRegistry):
         if self._tokens is not None and _is_token(seen):
             return self._tokens.answer(seen)
         return super().answer(seen)
+
+    def _keep(self, seen: Seen) -> None:
+        """What is left of an upload whose body broke off; here nothing."""
 
     def _take(self, seen: Seen) -> Action | None:
         with self._script:
@@ -383,6 +406,15 @@ def _unauthorized(challenge: str) -> Reply:
     return refusal(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": challenge})
 
 
-def _allows_pull(scope: str, repository: str) -> bool:
+def _needed(seen: Seen, repository: str) -> dict[str, set[str]]:
+    """What a request has to be allowed: repository -> actions."""
+    reads = seen.method in ("GET", "HEAD")
+    needed = {repository: {"pull"} if reads else {"pull", "push"}}
+    for source in parse_qs(seen.path.partition("?")[2]).get("from", []):
+        needed.setdefault(source, {"pull"})
+    return needed
+
+
+def _allows(scope: str, repository: str, needed: set[str]) -> bool:
     name, _, actions = scope.rpartition(":")
-    return name == f"repository:{repository}" and "pull" in actions.split(",")
+    return name == f"repository:{repository}" and needed <= set(actions.split(","))

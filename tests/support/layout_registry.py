@@ -18,6 +18,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -133,9 +134,13 @@ class LayoutRegistry:
     Args:
         layouts: repository -> OCI layout folder, read once; `add` takes more, or reads one again.
         port: 0 lets the kernel pick.
+        tls: speak TLS with this.
     """
 
-    def __init__(self, layouts: Mapping[str, str | os.PathLike[str]], *, port: int = 0) -> None:
+    def __init__(
+        self, layouts: Mapping[str, str | os.PathLike[str]], *, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.tls = tls
         self._layouts: dict[str, _Layout] = {}
         for repository, folder in layouts.items():
             self.add(repository, folder)
@@ -163,7 +168,14 @@ class LayoutRegistry:
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        return f"{'https' if self.tls else 'http'}://{self.address}"
+
+    @property
+    def tls_failures(self) -> list[str]:
+        """OpenSSL's words for every connection over which no TLS came about, while the registry runs."""
+        if self._server is None:
+            raise RuntimeError("the registry is not running")
+        return list(self._server.tls_failures)
 
     @property
     def requests(self) -> list[Seen]:
@@ -294,10 +306,17 @@ class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, registry: LayoutRegistry, port: int) -> None:
         self.registry = registry
         self.failures: list[Exception] = []
+        self.tls_failures: list[str] = []
         self._lock = threading.Lock()
         self._open: set[Any] = set()
         self._reset: set[Any] = set()
         super().__init__(("127.0.0.1", port), _Connection)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self.registry.tls is not None:  # the handshake is the first read's, in the connection's own thread
+            connection = self.registry.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -329,7 +348,9 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
-        if isinstance(error, Exception) and not isinstance(error, ConnectionError):
+        if isinstance(error, ssl.SSLError):
+            self.tls_failures.append(error.reason or str(error))
+        elif isinstance(error, Exception) and not isinstance(error, ConnectionError):
             self.failures.append(error)
 
 

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypedDict, cast
+from typing import Any, Self, TypedDict, cast
 
 __all__ = ["DockerRegistry", "MadeImage", "MadeLayer", "make_layout", "push_layout"]
 
@@ -63,10 +65,19 @@ class DockerRegistry:
 
     Args:
         folder: an empty or new folder; opening a second registry on it later serves what the first stored.
+        settings: more sections of its configuration; those of `http` are added to what stands there.
+        tls: how to ask it, where the settings make it speak TLS.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        settings: Mapping[str, Any] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self._settings = dict(settings or {})
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._marks = 0
@@ -90,7 +101,7 @@ class DockerRegistry:
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        return f"{'https' if self._tls else 'http'}://{self.address}"
 
     def __enter__(self) -> Self:
         binary = self._binary()
@@ -108,7 +119,8 @@ class DockerRegistry:
                         "filesystem": {"rootdirectory": str(self.folder / "storage")},
                         "delete": {"enabled": True},
                     },
-                    "http": {"addr": "127.0.0.1:0", "secret": "only for tests"},
+                    **self._settings,
+                    "http": {"addr": "127.0.0.1:0", "secret": "only for tests", **self._settings.get("http", {})},
                 }
             )
         )
@@ -197,12 +209,16 @@ class DockerRegistry:
             raise RuntimeError(f"docker-registry ended with {code}: {self._server_log.read_text()}")
 
     def _ask(self, path: str) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_START_S)
+        connection = (
+            http.client.HTTPConnection("127.0.0.1", self._port, timeout=_START_S)
+            if self._tls is None
+            else http.client.HTTPSConnection("127.0.0.1", self._port, timeout=_START_S, context=self._tls)
+        )
         try:
             connection.request("GET", path)
             reply = connection.getresponse()
             reply.read()
-            if reply.status != 200:
+            if reply.status not in (200, 401):  # 401: it asks for credentials, which is an answer
                 raise RuntimeError(f"docker-registry answered {reply.status} to {path}")
         finally:
             connection.close()
