@@ -6,7 +6,7 @@ Source: spec registry 3; RFC 7235 for challenges, the distribution project's tok
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 import httpx
@@ -57,13 +57,19 @@ def parse_challenges(headers: list[str]) -> list[Challenge]:
 class Authorizer:
     """Knows how to speak to one registry's hosts. One per pull; concurrent requests share one token request.
 
-    Credentials are only ever sent to the host they were given for and to the token server that it names. A `scope` is
-    one or several, with spaces between.
+    Credentials and `headers`, both by host, are only ever sent to the host they were given for and to the token server
+    that it names. A `scope` is one or several, with spaces between.
     """
 
-    def __init__(self, credentials: Mapping[str, Credentials], client: httpx.AsyncClient) -> None:
+    def __init__(
+        self,
+        credentials: Mapping[str, Credentials],
+        client: httpx.AsyncClient,
+        headers: Mapping[str, Sequence[tuple[str, str]]],
+    ) -> None:
         self._credentials = credentials
         self._client = client
+        self._configured = headers
         self._headers: dict[tuple[str, str], tuple[str, float]] = {}  # (host, scope) -> header, good until
         self._lock = trio.Lock()
 
@@ -107,7 +113,7 @@ class Authorizer:
         scopes = sorted({*scope.split(), *parameters.get("scope", "").split()})
         credentials = self._credentials.get(host)
         try:
-            response = await self._request_token(realm, service, scopes, credentials)
+            response = await self._request_token(host, realm, service, scopes, credentials)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             text = str(error) or type(error).__name__
             raise Unavailable(f"the token server {parts.netloc} of {host}: {text}") from error
@@ -127,18 +133,19 @@ class Authorizer:
         return f"Bearer {text}", trio.current_time() + life
 
     async def _request_token(
-        self, realm: str, service: str, scopes: list[str], credentials: Credentials | None
+        self, host: str, realm: str, service: str, scopes: list[str], credentials: Credentials | None
     ) -> httpx.Response:
         query: dict[str, str | list[str]] = {"service": service, "scope": scopes}
+        headers = list(self._configured.get(host, ()))
         if credentials is None:
-            return await self._client.get(realm, params=query)
+            return await self._client.get(realm, params=query, headers=headers)
         form = {"service": service, "client_id": _CLIENT_ID, "scope": " ".join(scopes)}
         if credentials.user:
             form |= {"grant_type": "password", "username": credentials.user, "password": credentials.secret}
         else:
             form |= {"grant_type": "refresh_token", "refresh_token": credentials.secret}
-        response = await self._client.post(realm, data=form)
+        response = await self._client.post(realm, data=form, headers=headers)
         if credentials.user and response.status_code in (400, 401, 404, 405):
             basic = httpx.BasicAuth(credentials.user, credentials.secret)
-            response = await self._client.get(realm, params=query, auth=basic)
+            response = await self._client.get(realm, params=query, headers=headers, auth=basic)
         return response

@@ -23,7 +23,7 @@ from ..version import __version__
 from ..world import Work, World
 from .auth import Authorizer
 from .documents import ACCEPT, INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, SCHEMA1_TYPE, Child, kind_of, sniff
-from .endpoint import ATTEMPTS, BrokenTransfer, Endpoint, Warned, error_of
+from .endpoint import ATTEMPTS, BrokenTransfer, Endpoint, Warned, authority_of, error_of
 from .hosts import DOCKER_HUB, Capability, Host, find_hosts
 from .references import Reference
 from .traffic import HostTraffic, Traffic
@@ -70,15 +70,12 @@ class Registry:
         """Raises InvalidArgument: the hosts' configuration or certificates."""
         folder = access.hosts_dir or hosts_dir
         hosts = await world.workers.run(Work.FILES, find_hosts, world.files, folder, reference.host, access)
-        credentials: dict[str, Credentials] = {}
-        if access.credentials is not None:
-            own = DOCKER_HUB if reference.host == "docker.io" else reference.host
-            credentials = {own: access.credentials, **_of_server(hosts, access.credentials)}
+        credentials = _for_registry(hosts, reference, access.credentials)
         async with AsyncExitStack() as stack:
             endpoints = []
             for host in hosts:
                 client = await stack.enter_async_context(await _http_client(world, host, stall_s))
-                authorizer = Authorizer(credentials, client)
+                authorizer = Authorizer(credentials, client, {authority_of(host.base): host.headers})
                 endpoints.append(
                     Endpoint(host, reference.host, client, authorizer, traffic.to(host.authority), world, warned)
                 )
@@ -330,9 +327,15 @@ async def _http_client(world: World, host: Host, stall_s: float) -> httpx.AsyncC
     )
 
 
-def _of_server(hosts: Sequence[Host], credentials: Credentials) -> dict[str, Credentials]:
-    """Where the registry goes by another name (`server` in its hosts.toml), that is the one they are for."""
-    return {hosts[-1].authority: credentials}
+def _for_registry(
+    hosts: Sequence[Host], reference: Reference, credentials: Credentials | None
+) -> dict[str, Credentials]:
+    """Who may see them: the registry itself, and where it goes by another name (`server` in its hosts.toml) that one;
+    never its mirrors."""
+    if credentials is None:
+        return {}
+    own = DOCKER_HUB if reference.host == "docker.io" else reference.host
+    return {authority_of(each.base): credentials for each in hosts if each.authority in (own, hosts[-1].authority)}
 
 
 async def _body(response: httpx.Response, skip: int, traffic: HostTraffic) -> AsyncGenerator[bytes, None]:

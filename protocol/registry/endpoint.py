@@ -185,10 +185,11 @@ class Endpoint:
     async def _follow(
         self, method: str, url: str, headers: Mapping[str, str], scope: str, body: Body | None
     ) -> httpx.Response:
-        first = authority_of(url)
+        own = authority_of(self._base)
         for _ in range(_MAX_REDIRECTS + 1):
             authority = authority_of(url)
-            sent = dict(self.host.headers) if authority == first else {}  # they may be secrets, too
+            # They may be secrets, too; and one may stand there several times.
+            sent = httpx.Headers(list(self.host.headers) if authority == own else None)
             sent.update(headers)
             # Decided for each host anew, so a redirect elsewhere carries no credentials.
             if authorization := self._authorizer.header(authority, scope):
@@ -253,7 +254,11 @@ def error_of(response: httpx.Response, what: str) -> OrlopError:
 
 
 def authority_of(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
+    """Host and port, as they are compared: in lower case, and without a port that is the scheme's own."""
+    try:
+        return httpx.URL(url).netloc.decode()
+    except httpx.InvalidURL:
+        return urlsplit(url).netloc.rpartition("@")[2]
 
 
 async def _close(response: httpx.Response) -> None:
