@@ -21,7 +21,8 @@ __all__ = ["Authorizer", "Challenge", "parse_challenges"]
 _CLIENT_ID = "orlop-client"
 _MAX_TOKEN_BYTES = 1024 * 1024
 _EXPIRY_SLACK_S = 10.0
-_SCHEME = re.compile(r"\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s+|$)")
+# A scheme may stand alone, or have one word of base64 instead of parameters.
+_SCHEME = re.compile(r"[\s,]*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?=[\s,]|$)(?:\s+[A-Za-z0-9._~+/-]+=*\s*(?=,|$))?")
 _PARAMETER = re.compile(r'\s*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(,|$)')
 
 
