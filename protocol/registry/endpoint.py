@@ -7,8 +7,8 @@ registry 3.2 and 4; OCI distribution-spec, errors.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -58,11 +58,11 @@ class Body:
     """What is sent: `open` gives the bytes from their beginning, every time it is called."""
 
     size: int
-    open: Callable[[], AsyncIterator[bytes]]
+    open: Callable[[], AsyncGenerator[bytes, None]]
 
     @classmethod
     def of(cls, data: bytes) -> Body:
-        async def whole() -> AsyncIterator[bytes]:
+        async def whole() -> AsyncGenerator[bytes, None]:
             yield data
 
         return cls(len(data), whole)
@@ -196,10 +196,12 @@ class Endpoint:
                 sent["Authorization"] = authorization
             if body is not None:
                 sent["Content-Length"] = str(body.size)
-            request = self._client.build_request(
-                method, url, headers=sent, content=None if body is None else body.open()
-            )
-            response = await self._client.send(request, stream=True)
+            async with AsyncExitStack() as stack:
+                content = None
+                if body is not None:  # whose sending may be cut short
+                    content = await stack.enter_async_context(aclosing(body.open()))
+                request = self._client.build_request(method, url, headers=sent, content=content)
+                response = await self._client.send(request, stream=True)
             location = response.headers.get("location", "")
             if response.status_code not in _REDIRECTS or not location:
                 return response

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -50,7 +50,7 @@ class Source:
     def body(self, start: int, stop: int, sent: Sent) -> Body:
         """The bytes between two offsets; `sent` is told how far it got."""
 
-        async def pieces() -> AsyncIterator[bytes]:
+        async def pieces() -> AsyncGenerator[bytes, None]:
             at = start
             async with aclosing(self.open(start)) as found:
                 async for piece in found:
