@@ -7,7 +7,7 @@ registry 3.2 and 4; OCI distribution-spec, errors.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -146,7 +146,8 @@ class Endpoint:
                     raise FailedPrecondition(f"{what}: {error}") from error
                 except (httpx.TransportError, httpx.InvalidURL) as error:
                     failure = Unavailable(f"{what}: {_plain(error, url)}")
-                    if not isinstance(error, _WORTH_A_RETRY) or not self._again(tries, attempts):
+                    lost = isinstance(error, _WORTH_A_RETRY) and _tls_refusal(error) is None
+                    if not lost or not self._again(tries, attempts):
                         raise failure from error
                 else:
                     stack.push_async_callback(_close, response)
@@ -231,11 +232,14 @@ class Endpoint:
             try:
                 response = await self._client.get(self._base + "/")
                 await response.aclose()
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.TimeoutException):
-                self._base = self._base.replace("https://", "http://", 1)
             except httpx.ConnectError as error:
-                if not _is_refused(error):  # if nobody listens, the real request says so
+                # Who speaks TLS and refuses us is not asked without it; if nobody listens, the real request says so.
+                if _tls_refusal(error) is None and not _is_refused(error):
                     self._base = self._base.replace("https://", "http://", 1)
+            except httpx.ConnectTimeout:
+                self._base = self._base.replace("https://", "http://", 1)
+            except httpx.TransportError:
+                pass  # TLS was spoken, and that is what we wanted to know
 
 
 def error_of(response: httpx.Response, what: str) -> OrlopError:
@@ -286,6 +290,11 @@ async def _read_error(response: httpx.Response) -> None:
 def _plain(error: Exception, url: str) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"{authority_of(url)} does not answer in time"
+    refusal = _tls_refusal(error)
+    if isinstance(refusal, ssl.SSLCertVerificationError):
+        return f"cannot trust {authority_of(url)}: its certificate does not verify: {refusal.verify_message}"
+    if refusal is not None:
+        return f"{authority_of(url)} refuses TLS with us: {(refusal.reason or '').lower().replace('_', ' ')}"
     return f"cannot reach {authority_of(url)}: {str(error) or type(error).__name__}"
 
 
@@ -299,13 +308,29 @@ def _said(response: httpx.Response) -> str:
     return f" ({text[:500]})" if text else ""
 
 
-def _is_refused(error: BaseException | None) -> bool:
+def _is_refused(error: BaseException) -> bool:
     """Whether no connection came about, unlike one over which no TLS came about."""
+    return any(
+        isinstance(each, OSError) and each.errno is not None and not isinstance(each, ssl.SSLError)
+        for each in _causes(error)
+    )
+
+
+def _tls_refusal(error: BaseException) -> ssl.SSLError | None:
+    """That one side will not speak TLS with the other, and said so; not that the peer does not speak it at all, or
+    that the connection was lost."""
+    for each in _causes(error):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return each
+        if isinstance(each, ssl.SSLError) and "ALERT" in (each.reason or ""):
+            return each
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _words_of(warning: str) -> str:

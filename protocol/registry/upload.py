@@ -296,7 +296,10 @@ def _location(response: httpx.Response, what: str, otherwise: str = "") -> str:
         if otherwise:
             return otherwise
         raise FailedPrecondition(f"{what}: the registry does not say where to send it")
-    return str(response.request.url.join(found))
+    url, asked = response.request.url.join(found), response.request.url
+    if url.scheme == "http" and asked.scheme == "https":
+        raise FailedPrecondition(f"{what}: the registry wants it sent from https to http ({url.host})")
+    return str(url)
 
 
 def _check_digest(response: httpx.Response, descriptor: Descriptor) -> None:
