@@ -141,6 +141,8 @@ class LayoutRegistry:
         self, layouts: Mapping[str, str | os.PathLike[str]], *, port: int = 0, tls: ssl.SSLContext | None = None
     ) -> None:
         self.tls = tls
+        self.tls_failures: list[str] = []
+        """OpenSSL's words for every connection over which no TLS came about; all of them once it is closed."""
         self._layouts: dict[str, _Layout] = {}
         for repository, folder in layouts.items():
             self.add(repository, folder)
@@ -169,13 +171,6 @@ class LayoutRegistry:
     @property
     def url(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.address}"
-
-    @property
-    def tls_failures(self) -> list[str]:
-        """OpenSSL's words for every connection over which no TLS came about, while the registry runs."""
-        if self._server is None:
-            raise RuntimeError("the registry is not running")
-        return list(self._server.tls_failures)
 
     @property
     def requests(self) -> list[Seen]:
@@ -306,7 +301,6 @@ class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, registry: LayoutRegistry, port: int) -> None:
         self.registry = registry
         self.failures: list[Exception] = []
-        self.tls_failures: list[str] = []
         self._lock = threading.Lock()
         self._open: set[Any] = set()
         self._reset: set[Any] = set()
@@ -349,7 +343,7 @@ class _Server(http.server.ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
         if isinstance(error, ssl.SSLError):
-            self.tls_failures.append(error.reason or str(error))
+            self.registry.tls_failures.append(error.reason or str(error))
         elif isinstance(error, Exception) and not isinstance(error, ConnectionError):
             self.failures.append(error)
 
