@@ -104,6 +104,8 @@ def _ask(helper: str, server: str, environment: Mapping[str, str]) -> Credential
         )
     except FileNotFoundError:
         raise Unauthenticated(f"credential helper {program} is not installed", hint="or give --user") from None
+    except OSError as error:
+        raise Unauthenticated(f"credential helper {program}: {error.strerror}", hint="or give --user") from None
     except subprocess.TimeoutExpired:
         raise Unauthenticated(f"credential helper {program} did not answer within {_HELPER_S:.0f} s") from None
     said = (done.stdout + done.stderr).decode(errors="replace").strip()
