@@ -50,6 +50,7 @@ class Progress:
         self._changed: set[str] = set()
         self._paces: dict[str, _Pace] = {}
         self._notes: list[str] = []
+        self._telling = trio.Lock()  # in the order in which it came about
 
     async def say(self, step: TransferProgress) -> None:
         """Something of the whole transfer, at once, and what came before it first."""
@@ -123,17 +124,19 @@ class Progress:
                     self._changed.add(digest)
             else:
                 self._paces.pop(digest, None)
-        # What is not told when this is cancelled stays to be told.
-        while self._notes:
-            await self._emit(TransferProgress("", TransferState.NOTE, note=self._notes[0]))
-            del self._notes[0]
-        for digest in list(self._changed):
-            step = self._steps.get(digest)
-            if step is None:
-                continue
-            await self._emit(self._paced(step, now_s))
-            if self._steps.get(digest) is step:
+        async with self._telling:
+            while self._notes:
+                await self._emit(TransferProgress("", TransferState.NOTE, note=self._notes[0]))
+                del self._notes[0]
+            for digest in list(self._changed):
+                if digest not in self._changed:  # forgotten meanwhile
+                    continue
                 self._changed.discard(digest)
+                try:
+                    await self._emit(self._paced(self._steps[digest], now_s))
+                except trio.Cancelled:  # at the end it is told after all
+                    self._changed.add(digest)
+                    raise
 
     def _paced(self, step: TransferProgress, now_s: float) -> TransferProgress:
         pace = self._paces.get(step.digest)
