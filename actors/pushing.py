@@ -73,10 +73,12 @@ class _Document:
 
 @dataclass
 class _Plan:
-    """What makes up an image that is to be sent."""
+    """What makes up an image that is to be sent. `sources`: in which repositories of the registry a blob is, as far as
+    we know, with commas between."""
 
     documents: dict[str, _Document] = field(default_factory=dict)
     blobs: dict[str, Descriptor] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 class Pusher:
@@ -155,13 +157,8 @@ class Pusher:
                 f"{reference} names another digest than what is to be pushed ({root.digest})",
                 hint="leave the digest out of the reference",
             )
-        plan = await self._plan(origin, root, root_data, options)
-        known = {
-            each
-            for blob in plan.blobs.values()
-            for each in (await origin.repositories(blob, reference.host)).split(",")
-            if each
-        }
+        plan = await self._plan(origin, root, root_data, reference.host, options)
+        known = {each for sources in plan.sources.values() for each in sources.split(",") if each}
         work = _Push(uploader_type(registry, sorted(known)), origin, reference, options, progress, self._under_way)
         await work.run(plan, root)
         await progress.say(TransferProgress(str(reference), TransferState.PUSHED, root.digest, source=work.host))
@@ -192,7 +189,7 @@ class Pusher:
         smaller = trimmed(data, [each.digest for each in chosen], root.digest)
         return Descriptor(root.media_type, digest_of("sha256", smaller), len(smaller)), smaller
 
-    async def _plan(self, origin: Origin, root: Descriptor, data: bytes, options: PushOptions) -> _Plan:
+    async def _plan(self, origin: Origin, root: Descriptor, data: bytes, host: str, options: PushOptions) -> _Plan:
         plan = _Plan({root.digest: _Document(root, data, 0)})
         waiting = [plan.documents[root.digest]]
         while waiting:
@@ -208,13 +205,21 @@ class Pusher:
                 if kind_of(descriptor.media_type) not in ("index", "manifest"):
                     if options.allow_nondistributable or is_distributable(descriptor.media_type):
                         plan.blobs[descriptor.digest] = descriptor
+                        # Where a manifest came from its blobs are too, also those that are not here.
+                        plan.sources[descriptor.digest] = (
+                            plan.sources.get(descriptor.digest)
+                            or await origin.repositories(descriptor, host)
+                            or await origin.repositories(document.descriptor, host)
+                        )
                     continue
                 known = plan.documents.get(descriptor.digest)
                 if known is None:
                     known = _Document(descriptor, await origin.document(descriptor), depth)
                     plan.documents[descriptor.digest] = known
-                    waiting.append(known)
-                known.depth = max(known.depth, depth)
+                elif known.depth >= depth:
+                    continue
+                known.depth = depth
+                waiting.append(known)  # once more if it is deeper than we knew: so is all below it
             if document.depth > _MAX_DEPTH or len(plan.documents) + len(plan.blobs) > _MAX_OBJECTS:
                 raise FailedPrecondition(
                     f"{root.digest}: deeper than {_MAX_DEPTH} documents or more than {_MAX_OBJECTS} objects"
@@ -270,7 +275,7 @@ class _Push:
 
         async def send(blob: Descriptor) -> None:
             async with limiter:
-                await self._send_once(blob)
+                await self._send_once(blob, plan.sources[blob.digest])
 
         try:
             async with trio.open_nursery() as nursery:
@@ -287,29 +292,27 @@ class _Push:
             if document.descriptor.digest != root.digest and _describes(document):
                 await self._send_document(document, document.descriptor.digest)
 
-    async def _send_once(self, blob: Descriptor) -> None:
+    async def _send_once(self, blob: Descriptor, sources: str) -> None:
         """Whoever comes second waits, and then finds it there."""
         key = (f"{self.host}/{self._reference.repository}", blob.digest)
         sending = self._under_way.setdefault(key, _Sending())
         sending.users += 1
         try:
             async with sending.lock:
-                await self._send_blob(blob)
+                await self._send_blob(blob, sources)
         finally:
             sending.users -= 1
             if not sending.users:
                 self._under_way.pop(key, None)
 
-    async def _send_blob(self, blob: Descriptor) -> None:
+    async def _send_blob(self, blob: Descriptor, sources: str) -> None:
         show = self._progress.show
         if await self._uploader.has(blob):
             show(blob, TransferState.EXISTS, blob.size)
             return
         from ..protocol.registry.upload import Source, mount_candidate
 
-        mount_from = mount_candidate(
-            await self._origin.repositories(blob, self._reference.host), self._reference.repository
-        )
+        mount_from = mount_candidate(sources, self._reference.repository)
         source: Source | None
         try:
             source = await self._origin.blob(blob)
