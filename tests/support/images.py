@@ -15,7 +15,18 @@ from orlop.bin.embed import host_platform
 
 from .layers import GZIP, digest_of, put_blob, zstd_stored
 
-__all__ = ["CONFIG", "MANIFEST", "Blob", "MadeImage", "chain_ids", "image", "index_of", "packed", "write_layout"]
+__all__ = [
+    "CONFIG",
+    "INDEX",
+    "MANIFEST",
+    "Blob",
+    "MadeImage",
+    "chain_ids",
+    "image",
+    "index_of",
+    "packed",
+    "write_layout",
+]
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

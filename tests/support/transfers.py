@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,16 +19,18 @@ from orlop.bin.world import real_world
 from orlop.protocol.errors import Internal, NotFound, OrlopError
 from orlop.storage.memory import MemoryStore
 
-from .images import MadeImage, image
+from .images import INDEX, MadeImage, image, index_of
+from .layers import digest_of, put_blob
 from .layout_registry import LayoutRegistry
 
 __all__ = [
     "AT_ONCE", "PLAIN", "STALL_S", "TIMEOUT_S", "as_pulled", "digests", "has", "is_absent", "lines", "opened", "pull",
-    "push", "random_image", "refuses", "write_hosts",
+    "push", "random_image", "refuses", "stored", "write_hosts",
 ]  # fmt: skip
 
 TIMEOUT_S: Final = 20.0
 STALL_S: Final = 0.4
+_REFERENCE: Final = "containerd.io/gc.ref.content"
 AT_ONCE: Final = {"Retry-After": "0"}
 """Retries without their pauses."""
 PLAIN: Final = orlop.RegistryAccess(plain_http=True)
@@ -51,10 +53,32 @@ def random_image(seed: object, sizes: Sequence[int] = (60_000, 500), **more: Any
     return image([bytes_of.randbytes(size) for size in sizes], media_type=tar, **more)
 
 
+async def stored(
+    store: orlop.Store, name: str, made: MadeImage | Mapping[str, MadeImage], *, without: Collection[str] = ()
+) -> orlop.Descriptor:
+    """Have an image in the store, or an index of several by platform, but for some of its blobs."""
+    several = [made] if isinstance(made, MadeImage) else list(made.values())
+    async with store.lease() as leased:
+        for one in several:
+            labels = {f"{_REFERENCE}.l.{number}": blob.digest for number, blob in enumerate(one.layers)}
+            labels[f"{_REFERENCE}.config"] = one.config_digest
+            for digest, data in one.blobs.items():
+                if digest not in without:
+                    await put_blob(leased, data, labels=labels if data is one.manifest else None)
+        target = several[0].target
+        if not isinstance(made, MadeImage):
+            data = index_of(made)
+            labels = {f"{_REFERENCE}.m.{number}": one.target.digest for number, one in enumerate(several)}
+            await put_blob(leased, data, labels=labels)
+            target = orlop.Descriptor(INDEX, digest_of(data), len(data))
+        await leased.images.create(name, target)
+    return target
+
+
 async def as_pulled(store: orlop.Store, made: MadeImage, host: str, repository: str) -> None:
     """Label what is in the store as if it had come from there."""
     label = {f"containerd.io/distribution.source.{host.partition(':')[0]}": repository}
-    for digest in made.blobs:
+    for digest in set(made.blobs) & await digests(store):
         await store.content.update(digest, label, [f"labels.{key}" for key in label])
 
 
