@@ -44,6 +44,7 @@ _RETRY_AFTER_MAX_S: Final = 60.0
 _MAX_REDIRECTS: Final = 10
 _ERROR_BODY_BYTES: Final = 64_000
 _RETRIED: Final = frozenset((408, 429, 500, 502, 503, 504))
+_REFUSALS: Final = frozenset((429, 503))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _WORTH_A_RETRY: Final = (httpx.TimeoutException, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
 Warned = Callable[[str], None]
@@ -126,15 +127,17 @@ class Endpoint:
         query: Mapping[str, str] | None = None,
         body: Body | None = None,
         attempts: int = ATTEMPTS,
+        refusals_only: bool = False,
     ) -> AsyncIterator[httpx.Response]:
         """One logical request; `path` may be a whole URL. The body of a good answer is still to be read, that of
-        another is there. Raises Unavailable (nobody answers; for good), Unauthenticated, FailedPrecondition
+        another is there. `refusals_only`: it is tried again only where it was not looked at, as some of the bytes that
+        it sends may have arrived. Raises Unavailable (nobody answers; for good), Unauthenticated, FailedPrecondition
         (redirects)."""
         if self.host.probe:
             await self._probe()
         url = path if "://" in path else self.url(path, query)
         failure: OrlopError | None = None
-        refusals = tries = 0
+        unauthorized = tries = 0
         while tries < ATTEMPTS:
             tries += 1
             async with AsyncExitStack() as stack:
@@ -147,7 +150,7 @@ class Endpoint:
                 except (httpx.TransportError, httpx.InvalidURL) as error:
                     failure = Unavailable(f"{what}: {_plain(error, url)}")
                     lost = isinstance(error, _WORTH_A_RETRY) and _tls_refusal(error) is None
-                    if not lost or not self._again(tries, attempts):
+                    if not lost or refusals_only or not self._again(tries, attempts):
                         raise failure from error
                 else:
                     stack.push_async_callback(_close, response)
@@ -155,8 +158,8 @@ class Endpoint:
                         self._warned(_words_of(warning))
                     if response.status_code == 401:
                         await _read_error(response)
-                        refusals += 1
-                        await self._answer(response, scope, what, refusals)
+                        unauthorized += 1
+                        await self._answer(response, scope, what, unauthorized)
                         continue
                     if response.status_code not in _RETRIED:
                         self.traffic.answered()
@@ -166,7 +169,8 @@ class Endpoint:
                         return
                     await _read_error(response)
                     failure = error_of(response, what)
-                    if not self._again(tries, attempts):
+                    final = refusals_only and response.status_code not in _REFUSALS
+                    if final or not self._again(tries, attempts):
                         yield response
                         return
                     retry_after = response.headers.get("retry-after")
@@ -176,12 +180,12 @@ class Endpoint:
     def _again(self, tries: int, attempts: int) -> bool:
         return tries < min(attempts, ATTEMPTS) and self.traffic.may_retry()
 
-    async def _answer(self, response: httpx.Response, scope: str, what: str, refusals: int) -> None:
+    async def _answer(self, response: httpx.Response, scope: str, what: str, times: int) -> None:
         host = authority_of(str(response.request.url))
-        if refusals > 2:
+        if times > 2:
             raise Unauthenticated(f"{what}: {host} answered 401 again")
         used = response.request.headers.get("authorization")
-        await self._authorizer.answer(host, scope, response, used, again=refusals > 1)
+        await self._authorizer.answer(host, scope, response, used, again=times > 1)
 
     async def _follow(
         self, method: str, url: str, headers: Mapping[str, str], scope: str, body: Body | None
@@ -256,7 +260,7 @@ def error_of(response: httpx.Response, what: str) -> OrlopError:
         return Unauthenticated(context)
     if status == 429:
         return ResourceExhausted(context, hint="the registry limits requests; wait, or authenticate")
-    return Unavailable(context) if status >= 500 else FailedPrecondition(context)
+    return Unavailable(context) if status >= 500 or status == 408 else FailedPrecondition(context)
 
 
 def authority_of(url: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,12 +17,12 @@ import httpx
 import msgspec
 import structlog
 
-from ..errors import FailedPrecondition, NotFound, OrlopError, Unauthenticated, Unavailable
+from ..errors import FailedPrecondition, NotFound, Unauthenticated, Unavailable
 from ..identifiers import split_digest
 from ..records import Descriptor
 from .client import Registry, read_limited, scope_of
 from .documents import INDEX_TYPES, artifact_type_of, kind_of, subject_of
-from .endpoint import ATTEMPTS, Body, Endpoint, error_of
+from .endpoint import Body, BrokenTransfer, Endpoint, error_of
 from .hosts import Capability
 
 __all__ = ["Source", "Uploader", "mount_candidate"]
@@ -35,6 +35,7 @@ class _Index(msgspec.Struct):
 
 
 _OK: Final = (200, 201, 202, 204)
+_LOST: Final = (404, 408, 416, 500, 502, 504)
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 _BREAKS_WITHOUT_PROGRESS: Final = 3
 Sent = Callable[[int], None]
@@ -137,9 +138,12 @@ class Uploader:
                 location = await self._send_chunks(location, descriptor, source, offset, chunk_bytes, told)
                 await self._finish(location, descriptor, Body.of(b""))
                 return False
-            except Unavailable as error:
+            except BrokenTransfer as error:
                 reason = error
-                location, offset = await self._find_place(location, descriptor)
+                place = await self._find_place(location, descriptor)
+                if place is None:  # all of it came, only the answer did not
+                    return False
+                location, offset = place
                 sent(offset)
                 breaks = 0 if offset > before else breaks + 1
         raise Unavailable(
@@ -226,48 +230,55 @@ class Uploader:
     async def _send_chunks(
         self, location: str, descriptor: Descriptor, source: Source, offset: int, chunk_bytes: int, sent: Sent
     ) -> str:
-        what = _what(descriptor)
         step = chunk_bytes or source.size
         while offset < source.size:
             stop = min(source.size, offset + step)
-            async with self._at.exchange(
-                "PATCH",
-                location,
-                scope=self._scope,
-                what=what,
-                headers={"Content-Type": "application/octet-stream", "Content-Range": f"{offset}-{stop - 1}"},
-                body=source.body(offset, stop, sent),
-                attempts=1,  # what it has by then is asked first
-            ) as response:
-                if response.status_code not in _OK:
-                    raise _broken(response, what)
-                location = _location(response, what)
-            offset = stop
+            place = {"Content-Range": f"{offset}-{stop - 1}"}
+            response = await self._send("PATCH", location, descriptor, source.body(offset, stop, sent), place)
+            location, offset = _location(response, _what(descriptor)), stop
         return location
 
     async def _finish(self, location: str, descriptor: Descriptor, body: Body) -> None:
-        what = _what(descriptor)
         joint = "&" if "?" in location else "?"
-        async with self._at.exchange(
-            "PUT",
-            f"{location}{joint}digest={descriptor.digest}",
-            scope=self._scope,
-            what=what,
-            headers={"Content-Type": "application/octet-stream"},
-            body=body,
-            attempts=1 if body.size else ATTEMPTS,
-        ) as response:
-            if response.status_code not in _OK:
-                raise _broken(response, what)
-            _check_digest(response, descriptor)
+        response = await self._send("PUT", f"{location}{joint}digest={descriptor.digest}", descriptor, body, {})
+        _check_digest(response, descriptor)
 
-    async def _find_place(self, location: str, descriptor: Descriptor) -> tuple[str, int]:
-        """Where an upload that broke off stands; a new one from its beginning if the registry forgot it."""
+    async def _send(
+        self, method: str, url: str, descriptor: Descriptor, body: Body, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        """Part of a blob. Raises BrokenTransfer: the registry can be asked how much of it came; whatever else it says
+        is its answer."""
+        what = _what(descriptor)
+        try:
+            async with self._at.exchange(
+                method,
+                url,
+                scope=self._scope,
+                what=what,
+                headers={"Content-Type": "application/octet-stream", **headers},
+                body=body,
+                refusals_only=True,
+            ) as response:
+                if response.status_code in _OK:
+                    return response
+                refused = error_of(response, what)
+                if response.status_code in _LOST:
+                    raise BrokenTransfer(refused.message)
+        except Unavailable as error:  # the connection
+            raise BrokenTransfer(error.message) from error
+        raise refused
+
+    async def _find_place(self, location: str, descriptor: Descriptor) -> tuple[str, int] | None:
+        """Where an upload that broke off stands; a new one from its beginning if the registry forgot it; None if the
+        blob is there."""
         what = _what(descriptor)
         async with self._at.exchange("GET", location, scope=self._scope, what=what) as response:
             match = _RANGE.fullmatch(response.headers.get("range", ""))
-            if response.status_code in _OK and match is not None:
+            # 0-0 is what some say of one byte, and of none.
+            if response.status_code in _OK and match is not None and match.group(1) != "0":
                 return _location(response, what, location), int(match.group(1)) + 1
+        if await self.has(descriptor):
+            return None
         fresh, _ = await self._start(descriptor, "")
         return fresh, 0
 
@@ -310,10 +321,3 @@ def _check_digest(response: httpx.Response, descriptor: Descriptor) -> None:
     said = response.headers.get("docker-content-digest", "")
     if said and said != descriptor.digest:
         raise FailedPrecondition(f"{_what(descriptor)}: the registry stored {said}")
-
-
-def _broken(response: httpx.Response, what: str) -> OrlopError:
-    """An upload that the registry lost or refuses for now is asked about; whatever else it says is its answer."""
-    if response.status_code in (404, 416):
-        return Unavailable(f"{what}: the upload is lost ({response.status_code})")
-    return error_of(response, what)
