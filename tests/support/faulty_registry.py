@@ -26,6 +26,7 @@ __all__ = [
     "FaultyRegistry",
     "IgnoreRange",
     "Lie",
+    "NoAnswer",
     "Redirect",
     "Stall",
     "Status",
@@ -106,7 +107,12 @@ class TakeOnly:
     count: int
 
 
-Action = Status | WrongBytes | Lie | BreakAfter | Stall | Redirect | IgnoreRange | TakeOnly
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """Do what was asked, and reset the connection instead of an answer."""
+
+
+Action = Status | WrongBytes | Lie | BreakAfter | Stall | Redirect | IgnoreRange | TakeOnly | NoAnswer
 
 
 @dataclass(slots=True)
@@ -310,6 +316,9 @@ class FaultyRegistry(LayoutRegistry):
                     raise ResetConnection
                 reply = self._right(seen)
                 return replace(reply, parts=_broken(reply.parts, n))
+            case NoAnswer():
+                self._right(seen)
+                raise ResetConnection
             case Stall(after, seconds):
                 if after is None or seen.method == "HEAD":
                     self._hang(seconds)
