@@ -7,7 +7,8 @@ registry 10.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -63,12 +64,21 @@ _MAX_OBJECTS: Final = 10_000
 
 @dataclass
 class _Document:
-    """A manifest or index, and its place: what is `deeper` goes before. `data` None: it is not here, and has to be
-    there."""
+    """A manifest or index, and its place: what is deeper goes before; what only describes the rest, and is no part of
+    it, goes after. `data` None: it is not here, and has to be there."""
 
     descriptor: Descriptor
     data: bytes | None
     depth: int
+    part: bool = True
+
+    @property
+    def subject(self) -> str:
+        """The digest of what it describes; empty if it describes nothing."""
+        if self.data is None:
+            return ""
+        subject = subject_of(self.descriptor.media_type, self.data, self.descriptor.digest)
+        return "" if subject is None else subject.digest
 
 
 @dataclass
@@ -196,10 +206,11 @@ class Pusher:
             document = waiting.pop()
             if document.data is None:
                 continue
-            found = children(document.descriptor.media_type, document.data, document.descriptor.digest)
+            parts = children(document.descriptor.media_type, document.data, document.descriptor.digest)
+            found = [(child, True) for child in parts]
             if options.referrers and document.descriptor.media_type in MANIFEST_TYPES + INDEX_TYPES:
-                found += await origin.referrers(document.descriptor.digest)
-            for child in found:
+                found += [(child, False) for child in await origin.referrers(document.descriptor.digest)]
+            for child, part in found:
                 check_digest(child.digest)
                 descriptor, depth = child.descriptor, document.depth + 1
                 if kind_of(descriptor.media_type) not in ("index", "manifest"):
@@ -214,11 +225,11 @@ class Pusher:
                     continue
                 known = plan.documents.get(descriptor.digest)
                 if known is None:
-                    known = _Document(descriptor, await origin.document(descriptor), depth)
+                    known = _Document(descriptor, await origin.document(descriptor), depth, part)
                     plan.documents[descriptor.digest] = known
-                elif known.depth >= depth:
+                elif known.depth >= depth and known.part >= part:
                     continue
-                known.depth = depth
+                known.depth, known.part = max(depth, known.depth), part or known.part
                 waiting.append(known)  # once more if it is deeper than we knew: so is all below it
             if document.depth > _MAX_DEPTH or len(plan.documents) + len(plan.blobs) > _MAX_OBJECTS:
                 raise FailedPrecondition(
@@ -228,7 +239,7 @@ class Pusher:
 
 
 class _Sending:
-    """A blob on its way into a repository."""
+    """What is on its way into a repository."""
 
     def __init__(self) -> None:
         self.users = 0
@@ -264,8 +275,7 @@ class _Push:
         for descriptor in (*plan.blobs.values(), *(each.descriptor for each in plan.documents.values())):
             self._progress.show(descriptor, TransferState.WAITING, source=self.host)
         tag = self._reference.tag
-        referrers = any(each.depth and each.descriptor.digest != root.digest for each in plan.documents.values())
-        if tag and not (self._options.referrers and referrers):
+        if tag and all(each.part for each in plan.documents.values()) and not plan.documents[root.digest].subject:
             if await self._uploader.has(root, tag):
                 for descriptor in (*plan.blobs.values(), *(each.descriptor for each in plan.documents.values())):
                     self._progress.show(descriptor, TransferState.EXISTS, descriptor.size)
@@ -283,23 +293,28 @@ class _Push:
                     nursery.start_soon(send, blob)
         except BaseExceptionGroup as group:
             raise first_of(group) from None
-        # A referrer comes after what it describes; everything else before what refers to it.
         for document in sorted(plan.documents.values(), key=lambda each: -each.depth):
-            if document.descriptor.digest != root.digest and not _describes(document):
+            if document.part and document.descriptor.digest != root.digest:
                 await self._send_document(document, document.descriptor.digest)
         await self._send_document(plan.documents[root.digest], tag or root.digest)
         for document in sorted(plan.documents.values(), key=lambda each: each.depth):
-            if document.descriptor.digest != root.digest and _describes(document):
+            if not document.part:
                 await self._send_document(document, document.descriptor.digest)
 
     async def _send_once(self, blob: Descriptor, sources: str) -> None:
         """Whoever comes second waits, and then finds it there."""
-        key = (f"{self.host}/{self._reference.repository}", blob.digest)
+        async with self._alone(blob.digest):
+            await self._send_blob(blob, sources)
+
+    @asynccontextmanager
+    async def _alone(self, what: str) -> AsyncIterator[None]:
+        """No other push is at this in this repository."""
+        key = (f"{self.host}/{self._reference.repository}", what)
         sending = self._under_way.setdefault(key, _Sending())
         sending.users += 1
         try:
             async with sending.lock:
-                await self._send_blob(blob, sources)
+                yield
         finally:
             sending.users -= 1
             if not sending.users:
@@ -333,9 +348,10 @@ class _Push:
         show(blob, TransferState.COMPLETE, blob.size, blob.size)
 
     async def _send_document(self, document: _Document, name: str) -> None:
-        descriptor = document.descriptor
+        descriptor, subject = document.descriptor, document.subject
         tagged = name if name != descriptor.digest else ""
-        if descriptor.digest not in self._absent and await self._uploader.has(descriptor, tagged):
+        there = descriptor.digest not in self._absent and await self._uploader.has(descriptor, tagged)
+        if there and (not subject or await self._uploader.lists(descriptor, subject)):
             self._progress.show(descriptor, TransferState.EXISTS, descriptor.size)
             return
         if document.data is None:
@@ -343,17 +359,13 @@ class _Push:
                 f"{kind_of(descriptor.media_type)} {descriptor.digest} is neither here nor at {self.host}",
                 hint="choose what is here with --platform",
             )
-        if _describes(document):
-            await self._uploader.put_referrer(descriptor, document.data, name)
+        if subject:
+            async with self._alone(f"referrers of {subject}"):
+                await self._uploader.put_referrer(descriptor, document.data, name)
         else:
             await self._uploader.put_document(descriptor, document.data, name)
         self.sent += descriptor.size
         self._progress.show(descriptor, TransferState.COMPLETE, descriptor.size, descriptor.size)
-
-
-def _describes(document: _Document) -> bool:
-    data, descriptor = document.data, document.descriptor
-    return data is not None and subject_of(descriptor.media_type, data, descriptor.digest) is not None
 
 
 async def _nobody(_: object) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "MANIFEST_TYPES",
     "MAX_DOCUMENT_BYTES",
     "Child",
+    "annotations_of",
     "artifact_type_of",
     "children",
     "document_labels",
@@ -101,6 +102,10 @@ class _Document(
     fs_layers: list[msgspec.Raw] | None = None
 
 
+class _Annotated(msgspec.Struct):
+    annotations: dict[str, str] | None = None
+
+
 _DECODE = msgspec.json.Decoder(_Document)
 
 
@@ -168,6 +173,14 @@ def artifact_type_of(data: bytes, what: str) -> str:
     """What kind of artefact a manifest is. Source: OCI distribution-spec, listing referrers."""
     document = _read(data, what)
     return document.artifact_type or (document.config.media_type if document.config else "")
+
+
+def annotations_of(data: bytes, what: str) -> dict[str, str]:
+    """A document's own annotations. Raises InvalidArgument."""
+    try:
+        return msgspec.json.decode(data, type=_Annotated).annotations or {}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidArgument(f"{what}: annotations: {error}") from None
 
 
 def trimmed(data: bytes, keep: Sequence[str], what: str) -> bytes:

@@ -21,7 +21,7 @@ from ..errors import FailedPrecondition, NotFound, Unauthenticated, Unavailable
 from ..identifiers import split_digest
 from ..records import Descriptor
 from .client import Registry, read_limited, scope_of
-from .documents import INDEX_TYPES, artifact_type_of, kind_of, subject_of
+from .documents import INDEX_TYPES, annotations_of, artifact_type_of, kind_of, subject_of
 from .endpoint import Body, BrokenTransfer, Endpoint, error_of
 from .hosts import Capability
 
@@ -178,36 +178,52 @@ class Uploader:
             return
         subject = subject_of(descriptor.media_type, data, descriptor.digest)
         assert subject is not None
-        algorithm, value = split_digest(subject.digest)
-        tag = f"{algorithm}-{value}"
-        index = await self._fallback_index(tag)
-        entry = {
-            **msgspec.to_builtins(descriptor),
-            "artifactType": artifact_type_of(data, descriptor.digest),
+        entry: dict[str, Any] = {
+            "mediaType": descriptor.media_type,
+            "digest": descriptor.digest,
+            "size": descriptor.size,
         }
-        entry["mediaType"] = entry.pop("media_type")
+        if kind := artifact_type_of(data, descriptor.digest):
+            entry["artifactType"] = kind
+        if annotations := annotations_of(data, descriptor.digest):
+            entry["annotations"] = annotations
+        tag = _fallback_tag(subject.digest)
+        index = await self._index_at(f"manifests/{tag}") or []
         found = [each for each in index if each.get("digest") != descriptor.digest]
         whole = msgspec.json.encode({"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [*found, entry]})
         digest = f"sha256:{hashlib.sha256(whole).hexdigest()}"
         await self.put_document(Descriptor(INDEX_TYPES[0], digest, len(whole)), whole, tag)
 
-    async def _fallback_index(self, tag: str) -> list[dict[str, Any]]:
+    async def lists(self, descriptor: Descriptor, subject: str) -> bool:
+        """Whether who asks what describes the subject is told of this."""
+        for path in (f"referrers/{subject}", f"manifests/{_fallback_tag(subject)}"):
+            index = await self._index_at(path)
+            if index is not None:
+                return any(each.get("digest") == descriptor.digest for each in index)
+        return False
+
+    async def _index_at(self, path: str) -> list[dict[str, Any]] | None:
+        """What describes a document, by the registry's own account or by that in a tag; None: there is no such."""
+        what = f"{self._repository}/{path}"
         async with self._at.exchange(
             "GET",
-            f"{self._repository}/manifests/{tag}",
+            f"{self._repository}/{path}",
             scope=self._scope,
-            what=f"referrers {tag}",
+            what=what,
             headers={"Accept": INDEX_TYPES[0]},
         ) as response:
             if response.status_code == 404:
-                return []
+                return None
             if response.status_code > 399:
-                raise error_of(response, f"referrers {tag}")
-            data = await read_limited(response, f"referrers {tag}")
+                raise error_of(response, what)
+            data, media_type = await read_limited(response, what), response.headers.get("content-type", "")
         try:
-            return msgspec.json.decode(data, type=_Index).manifests
+            index = msgspec.json.decode(data, type=_Index)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise FailedPrecondition(f"tag {tag} is no index of referrers: {error}") from None
+            raise FailedPrecondition(f"{what} is no index of referrers: {error}") from None
+        if media_type.partition(";")[0].strip() != INDEX_TYPES[0]:
+            raise FailedPrecondition(f"{what} is no index of referrers but {media_type or 'of no type'}")
+        return index.manifests
 
     async def _start(self, descriptor: Descriptor, mount_from: str) -> tuple[str, bool]:
         """Where to send the bytes, or that they need not be sent."""
@@ -299,6 +315,11 @@ def mount_candidate(sources: str, target: str) -> str:
         if shared >= most:
             best, most = each, shared
     return best
+
+
+def _fallback_tag(subject: str) -> str:
+    algorithm, value = split_digest(subject)
+    return f"{algorithm}-{value}"
 
 
 def _what(descriptor: Descriptor) -> str:
