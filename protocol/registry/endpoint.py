@@ -141,7 +141,7 @@ class Endpoint:
         while tries < ATTEMPTS:
             tries += 1
             async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self.traffic.slot())
+                await stack.enter_async_context(self.traffic.slot(sends=body is not None))
                 retry_after = None
                 try:
                     response = await self._follow(method, url, headers or {}, scope, body)

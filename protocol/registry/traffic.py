@@ -19,7 +19,8 @@ _MOST_HOSTS: Final = 1024
 
 
 class TrafficLimits(msgspec.Struct, frozen=True):
-    """For each host: requests at a time, requests per second (0: any number), and retries that may be saved up."""
+    """For each host: requests at a time (and as many that send something), requests per second (0: any number), and
+    retries that may be saved up."""
 
     connections: int = 32
     requests_per_s: float = 0.0
@@ -51,26 +52,29 @@ class HostTraffic:
 
     def __init__(self, limits: TrafficLimits) -> None:
         self._limits = limits
-        self._limiter = trio.CapacityLimiter(limits.connections)
+        # A copy sends what it reads: were there one limit, senders could take it all and wait for readers for ever.
+        self._readers = trio.CapacityLimiter(limits.connections)
+        self._senders = trio.CapacityLimiter(limits.connections)
         self._next_s = 0.0
         self.requests = self.retries = self.received = self.sent = 0
         self._retries = float(limits.retries)
 
     @property
     def busy(self) -> bool:
-        return self._limiter.borrowed_tokens > 0
+        return self._readers.borrowed_tokens + self._senders.borrowed_tokens > 0
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Room for one request and its answer."""
-        me = object()  # one task may have several: a copy reads while it writes
-        await self._limiter.acquire_on_behalf_of(me)
+    async def slot(self, *, sends: bool = False) -> AsyncIterator[None]:
+        """Room for one request and its answer. `sends`: it has a body."""
+        me = object()  # one task may have several
+        limiter = self._senders if sends else self._readers
+        await limiter.acquire_on_behalf_of(me)
         try:
             await self._pace()
             self.requests += 1
             yield
         finally:
-            self._limiter.release_on_behalf_of(me)
+            limiter.release_on_behalf_of(me)
 
     async def _pace(self) -> None:
         if self._limits.requests_per_s:
