@@ -32,7 +32,6 @@ async def test_no_more_requests_at_once_than_there_are_slots(
 
 
 async def test_one_task_may_have_several_slots(autojump_clock: trio.testing.MockClock) -> None:
-    """A copy reads while it writes."""
     host = HostTraffic(TrafficLimits(2))
     async with host.slot(), host.slot():
         assert host.busy
@@ -40,6 +39,19 @@ async def test_one_task_may_have_several_slots(autojump_clock: trio.testing.Mock
             async with host.slot():
                 raise AssertionError("a third slot of two")
         assert third.cancelled_caught
+    assert not host.busy
+
+
+async def test_who_sends_does_not_wait_for_who_reads_nor_they_for_it(autojump_clock: trio.testing.MockClock) -> None:
+    """A copy sends what it reads from the same host, so it holds a slot of each kind."""
+    host = HostTraffic(TrafficLimits(1))
+    with trio.fail_after(5):
+        async with host.slot(sends=True), host.slot():
+            assert host.busy
+            with trio.move_on_after(1) as second:
+                async with host.slot(sends=True):
+                    raise AssertionError("a second slot of one")
+            assert second.cancelled_caught
     assert not host.busy
 
 
