@@ -15,6 +15,7 @@ import pytest
 import orlop
 from orlop.actors.config import RegistryConfig
 from orlop.protocol.errors import FailedPrecondition, InvalidArgument, NotFound, Unauthenticated, Unavailable
+from orlop.protocol.messages import TransferProgress, TransferState
 from tests.support.faulty_registry import FaultyRegistry, Redirect, Status, WrongBytes
 from tests.support.images import MadeImage, write_layout
 from tests.support.layout_registry import Reply, Seen
@@ -384,3 +385,23 @@ async def test_the_registrys_own_refusal_is_told_when_mirrors_fail_too(
     configure(tmp_path, mirrored(mirror, server))
     async with refuses(Unauthenticated):
         await pull(store, REFERENCE, FROM_HOSTS)
+
+
+class Warner(FaultyRegistry):
+    """Has something to say with every answer."""
+
+    def answer(self, seen: Seen) -> Reply:
+        reply = super().answer(seen)
+        return replace(reply, headers={**reply.headers, "Warning": '299 - "be \\"kind\\""'})
+
+
+async def test_what_a_registry_warns_of_is_told_once(store: orlop.Store, layout: Path) -> None:  # 60
+    notes: list[str] = []
+
+    def watch(step: TransferProgress) -> None:
+        if step.state is TransferState.NOTE:
+            notes.append(step.note)
+
+    with Warner({REPOSITORY: layout}) as registry:
+        await store.pull(orlop.PullImage(f"{registry.address}/{REPOSITORY}:v", access=PLAIN), watch)
+        assert notes == [f'{registry.address}: be "kind"']
