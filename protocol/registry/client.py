@@ -197,7 +197,7 @@ class Registry:
     ) -> AsyncGenerator[bytes, None]:
         """A blob's bytes from `start` to `end` (None: its own), asked for again where they break off. Take it in
         `aclosing`. Raises Unavailable when nothing more comes, FailedPrecondition when too much does."""
-        offset, breaks = start, 0
+        offset, breaks = start, -1  # the first time nothing is reopened
         stop = descriptor.size if end is None else end
         while offset < stop:
             before = offset
@@ -217,7 +217,7 @@ class Registry:
             if offset < stop and breaks >= _BREAKS_WITHOUT_PROGRESS:
                 raise Unavailable(
                     f"blob {descriptor.digest}: {offset} of {descriptor.size} bytes came from "
-                    f"{self.source_of(descriptor.digest)}, then it broke off {breaks} times ({reason})",
+                    f"{self.source_of(descriptor.digest)}, then it broke off again and again ({reason})",
                     hint="try again: a pull goes on from there",
                 )
 

@@ -200,6 +200,22 @@ async def test_what_goes_wrong_always_is_one_clear_error_and_no_wrong_bytes_stay
     await has(store, made)
 
 
+@pytest.mark.parametrize("breaks", [3, None])
+async def test_four_attempts_without_progress_are_made(
+    store: orlop.Store, registry: FaultyRegistry, made: MadeImage, breaks: int | None
+) -> None:
+    """Spec registry 6.1: three reopenings without progress; 14, number 11."""
+    digest = made.layers[1].digest
+    registry.fault(digest, BreakAfter(0), times=breaks)
+    if breaks is None:
+        async with refuses(Unavailable):
+            await pull(store, at(registry))
+    else:
+        await pull(store, at(registry))
+        await has(store, made)
+    assert ranges(registry, digest) == [None] * 4
+
+
 class Halting(FaultyRegistry):
     """Serves nothing of a blob from the third part on until it may go on."""
 

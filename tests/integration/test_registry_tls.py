@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def hosts(tmp_path: Path, registry: FaultyRegistry | DockerRegistry, more: str =
     return orlop.RegistryAccess(hosts_dir=str(root))
 
 
-def with_more(access: orlop.RegistryAccess, **more: str | bool) -> orlop.RegistryAccess:
+def with_more(access: orlop.RegistryAccess, **more: Any) -> orlop.RegistryAccess:
     return orlop.RegistryAccess(hosts_dir=access.hosts_dir, **more)
 
 

@@ -84,7 +84,7 @@ class WritableRegistry(FaultyRegistry):
         """Digests of everything that was stored, and tags that were set, in order."""
         self._uploads: dict[str, bytearray] = {} if shares is None else shares._uploads
         self._ids = itertools.count(1)
-        self._changes = threading.Lock() if shares is None else shares._changes
+        self._changes: threading.Lock = threading.Lock() if shares is None else shares._changes
 
     def _right(self, seen: Seen) -> Reply:
         path, _, query = seen.path.partition("?")
