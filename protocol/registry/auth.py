@@ -136,10 +136,10 @@ class Authorizer:
     async def _request_token(
         self, host: str, realm: str, service: str, scopes: list[str], credentials: Credentials | None
     ) -> httpx.Response:
-        query: dict[str, str | list[str]] = {"service": service, "scope": scopes}
+        asked = httpx.URL(realm).copy_merge_params({"service": service, "scope": scopes})
         headers = list(self._configured.get(host, ()))
         if credentials is None:
-            return await self._client.get(realm, params=query, headers=headers)
+            return await self._client.get(asked, headers=headers)
         form = {"service": service, "client_id": _CLIENT_ID, "scope": " ".join(scopes)}
         if credentials.user:
             form |= {"grant_type": "password", "username": credentials.user, "password": credentials.secret}
@@ -148,5 +148,5 @@ class Authorizer:
         response = await self._client.post(realm, data=form, headers=headers)
         if credentials.user and response.status_code in (400, 401, 404, 405):
             basic = httpx.BasicAuth(credentials.user, credentials.secret)
-            response = await self._client.get(realm, params=query, headers=headers, auth=basic)
+            response = await self._client.get(asked, headers=headers, auth=basic)
         return response

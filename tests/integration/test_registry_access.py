@@ -349,6 +349,24 @@ async def test_bearer_is_preferred_and_what_is_unknown_is_passed_over(
     await has(store, made)
 
 
+class Particular(FaultyRegistry):
+    """Its token server wants to be asked with a query of its own."""
+
+    def answer(self, seen: Seen) -> Reply:
+        reply = super().answer(seen)
+        challenge = reply.headers.get("WWW-Authenticate", "").replace('/token"', '/token?account=x&scope=none"')
+        return replace(reply, headers={**reply.headers, "WWW-Authenticate": challenge}) if challenge else reply
+
+
+async def test_the_query_of_a_realm_is_kept(store: orlop.Store, layout: Path, made: MadeImage) -> None:
+    with Particular({REPOSITORY: layout}) as registry:
+        registry.require_bearer()
+        await pull(store, at(registry))
+        (query,) = (parse_qs(line.partition("?")[2]) for line in lines(registry, "/token"))
+        assert query == {"account": ["x"], "service": ["test"], "scope": [PULL]}
+    await has(store, made)
+
+
 # Where credentials do not go
 
 
