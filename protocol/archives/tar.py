@@ -14,17 +14,19 @@ __all__ = ["TarSink", "tar_entries"]
 _BLOCK: Final = 512
 _CHUNK: Final = 1024 * 1024
 _MAX_HEADER: Final = 1024 * 1024
+_MAX_DIGITS: Final = 20
 _RECORD: Final = 20 * _BLOCK
+_ONLY_HEADERS: Final = (b"3", b"4", b"5", b"6")  # devices, folders, pipes: their size, if they say one, is no bytes
 Read = Callable[[int], Awaitable[bytes]]
 
 
 async def tar_entries(read: Read) -> AsyncGenerator[Entry, None]:
     """The entries of a tar stream; `read(n)` gives up to n bytes, none at the end. Raises InvalidArgument for what is
-    no tar, or one that is cut short."""
+    no tar, or one that is cut short: without its end marker nobody knows whether it is whole."""
     names: dict[str, str] = {}
     first = True
     while True:
-        header = await _exactly(read, _BLOCK, allow_end=True)
+        header = await _exactly(read, _BLOCK)
         if not header.strip(b"\0"):
             return
         try:
@@ -32,6 +34,8 @@ async def tar_entries(read: Read) -> AsyncGenerator[Entry, None]:
         except tarfile.HeaderError as error:
             raise InvalidArgument("this is no tar archive" if first else f"a broken tar header: {error}") from None
         first = False
+        if info.size < 0:
+            raise InvalidArgument(f"a tar header of {info.size} bytes")
         if info.type in (b"x", b"L", b"K", b"g"):
             if info.size > _MAX_HEADER:
                 raise InvalidArgument(f"a tar header of {info.size} bytes")
@@ -42,7 +46,7 @@ async def tar_entries(read: Read) -> AsyncGenerator[Entry, None]:
             elif info.type != b"g":
                 names["path" if info.type == b"L" else "linkpath"] = data.rstrip(b"\0").decode(errors="surrogateescape")
             continue
-        size = int(names["size"]) if names.get("size", "").isdigit() else info.size
+        size = _number(names["size"]) if "size" in names else info.size
         name = clean_name(names.get("path", info.name))
         target = names.get("linkpath", info.linkname)
         names = {}
@@ -52,7 +56,8 @@ async def tar_entries(read: Read) -> AsyncGenerator[Entry, None]:
             yield Entry(name, EntryKind.LINK, 0, _resolved(target), _Body(read, 0).chunks)
             continue
         if info.type not in (b"0", b"\0", b"7"):
-            await _skip(read, size + -size % _BLOCK)
+            if info.type not in _ONLY_HEADERS:
+                await _skip(read, size + -size % _BLOCK)
             yield Entry(name, EntryKind.OTHER, 0, "", _Body(read, 0).chunks)
             continue
         body = _Body(read, size)
@@ -119,12 +124,19 @@ def _pax(data: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     while data:
         length, space, _ = data.partition(b" ")
-        if not space or not length.isdigit() or not len(length) < int(length) <= len(data):
+        end = _number(length.decode(errors="replace"))
+        if not space or not len(length) < end <= len(data):
             raise InvalidArgument("a broken pax header")
-        record, data = data[len(length) + 1 : int(length)], data[int(length) :]
+        record, data = data[len(length) + 1 : end], data[end:]
         key, _, value = record.rstrip(b"\n").partition(b"=")
         found[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
     return found
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise InvalidArgument("a broken pax header")
+    return int(text)
 
 
 def _resolved(target: str) -> str:
@@ -140,13 +152,11 @@ def _resolved(target: str) -> str:
     return "/".join(parts)
 
 
-async def _exactly(read: Read, count: int, *, allow_end: bool = False) -> bytes:
+async def _exactly(read: Read, count: int) -> bytes:
     data = b""
     while len(data) < count:
         piece = await read(count - len(data))
         if not piece:
-            if allow_end and not data:
-                return b""
             raise InvalidArgument("the archive is cut short")
         data += piece
     return data
