@@ -23,9 +23,11 @@ LAYER_TYPES: Final = {
 
 
 class DockerImage(msgspec.Struct, rename="pascal"):
+    """`repo_tags` and `layers`: Go writes an empty list as null."""
+
     config: str
     repo_tags: list[str] | None = None
-    layers: list[str] = []
+    layers: list[str] | None = None
 
     def names(self) -> list[str]:
         """Its tags in full. Raises InvalidArgument for one that is none: nothing is imported then."""
@@ -63,8 +65,9 @@ def docker_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
 
 
 def familiar(name: str) -> str:
-    """As docker writes it: without docker.io and library."""
-    for prefix in ("docker.io/library/", "docker.io/"):
-        if name.startswith(prefix):
-            return name[len(prefix) :]
-    return name
+    """As docker writes it: without docker.io, and without library before a single name."""
+    short = name.removeprefix("docker.io/")
+    if short == name:
+        return name
+    official = short.removeprefix("library/")
+    return short if "/" in official else official

@@ -81,7 +81,7 @@ class Export:
         whole = {
             digest: image
             for digest, image in self.docker.items()
-            if digest not in gone and not {_digest_of(path) for path in (image.config, *image.layers)} & gone
+            if digest not in gone and not {_digest_of(path) for path in (image.config, *(image.layers or []))} & gone
         }
         return Export(kept, self.images, [], whole)
 

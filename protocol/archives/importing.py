@@ -166,7 +166,7 @@ class _Archive:
         named = []
         for image, names in [(image, image.names()) for image in images]:
             config, _ = self._find(image.config)
-            layers = [self._find(path) for path in image.layers]
+            layers = [self._find(path) for path in image.layers or []]
             data = docker.docker_manifest(
                 Descriptor(docker.CONFIG_TYPE, config.digest, config.size),
                 [Descriptor(docker.LAYER_TYPES[packed], layer.digest, layer.size) for layer, packed in layers],

@@ -48,7 +48,7 @@ def check_layout(data: bytes) -> None:
     """Raises InvalidArgument."""
     try:
         version = msgspec.json.decode(data, type=_Layout).version
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"oci-layout: {error}") from None
     if version != "1.0.0":
         raise InvalidArgument(f"unsupported OCI layout version {version!r}; orlop reads 1.0.0")
