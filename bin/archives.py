@@ -20,7 +20,7 @@ import zstandard
 from isal import igzip
 
 from ..protocol.api import Store
-from ..protocol.archives.entries import Entry, EntryKind, Sink
+from ..protocol.archives.entries import Entry, EntryKind, Sink, link_target
 from ..protocol.archives.exporting import Export, ExportOptions, plan_export, write_export
 from ..protocol.archives.importing import ImportOptions, import_images, suits
 from ..protocol.archives.tar import TarSink, tar_entries
@@ -181,6 +181,8 @@ async def _folder_entries(folder: str) -> AsyncGenerator[Entry, None]:
         full = os.path.join(folder, name)
         if stat.S_ISREG(info.st_mode):
             yield Entry(name, EntryKind.FILE, info.st_size, "", partial(_file_chunks, full))
+        elif stat.S_ISLNK(info.st_mode):  # its target is looked for among the names, never on the disk
+            yield Entry(name, EntryKind.LINK, 0, link_target(name, os.readlink(full)), partial(_file_chunks, full))
 
 
 def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:

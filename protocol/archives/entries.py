@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from ..errors import InvalidArgument
 from ..identifiers import quote
 
-__all__ = ["Entry", "EntryKind", "Sink", "clean_name", "read_small"]
+__all__ = ["Entry", "EntryKind", "Sink", "clean_name", "link_target", "read_small"]
 
 
 class EntryKind(Enum):
@@ -43,6 +43,20 @@ def clean_name(name: str) -> str:
     """Empty for what lies outside the archive."""
     cleaned = posixpath.normpath("/" + name).lstrip("/")
     return "" if ".." in name.split("/") else cleaned
+
+
+def link_target(name: str, target: str) -> str:
+    """What a symbolic link at `name` leads to. Links may climb, as long as they stay inside: `id/layer.tar` may be a
+    link to `../other/layer.tar`. Empty for what lies outside the archive."""
+    parts = [] if target.startswith("/") else name.split("/")[:-1]
+    for part in target.split("/"):
+        if part == "..":
+            if not parts:
+                return ""
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
 
 
 async def read_small(entry: Entry, most: int) -> bytes:

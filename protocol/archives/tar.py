@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from ..errors import FailedPrecondition, InvalidArgument
-from .entries import Entry, EntryKind, clean_name
+from .entries import Entry, EntryKind, clean_name, link_target
 
 __all__ = ["TarSink", "tar_entries"]
 
@@ -51,9 +51,8 @@ async def tar_entries(read: Read) -> AsyncGenerator[Entry, None]:
         target = names.get("linkpath", info.linkname)
         names = {}
         if info.type in (b"1", b"2"):
-            if info.type == b"2":  # relative to where it stands
-                target = name.rpartition("/")[0] + "/" + target if not target.startswith("/") else target
-            yield Entry(name, EntryKind.LINK, 0, _resolved(target), _Body(read, 0).chunks)
+            leads_to = link_target(name if info.type == b"2" else "", target)  # hard links are from the root
+            yield Entry(name, EntryKind.LINK, 0, leads_to, _Body(read, 0).chunks)
             continue
         if info.type not in (b"0", b"\0", b"7"):
             if info.type not in _ONLY_HEADERS:
@@ -137,19 +136,6 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         raise InvalidArgument("a broken pax header")
     return int(text)
-
-
-def _resolved(target: str) -> str:
-    """Links may climb, as long as they stay inside: `id/layer.tar` may be a link to `../other/layer.tar`."""
-    parts: list[str] = []
-    for part in target.split("/"):
-        if part == "..":
-            if not parts:
-                return ""
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
 
 
 async def _exactly(read: Read, count: int) -> bytes:
