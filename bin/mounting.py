@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 import trio
 
@@ -14,7 +16,9 @@ from ..protocol.errors import PermissionDenied, Unavailable
 from ..protocol.records import Mount
 from .mounts import LinuxMounts
 
-__all__ = ["mount_all", "mounted", "unmount"]
+__all__ = ["is_mounted", "mount_all", "mounted", "unmount"]
+
+_MOUNTS: Final = "/proc/self/mountinfo"
 
 
 @asynccontextmanager
@@ -51,6 +55,17 @@ def mount_all(mounts: Sequence[Mount], folder: str) -> None:
         for _ in range(done):
             system.unmount(folder)
         raise _refusal(error) from error
+
+
+def is_mounted(folder: str) -> bool:
+    """Whether something is mounted on the folder. Its device does not tell: a bind may show the same file system."""
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+            places = [line.split(" ")[4] for line in file]
+    except OSError:
+        return os.path.ismount(folder)
+    real = os.path.realpath(folder)
+    return any(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place) == real for place in places)
 
 
 def unmount(folder: str) -> None:

@@ -14,7 +14,7 @@ from ...protocol.identifiers import quote
 from ...protocol.labels import GC_ROOT
 from ...protocol.messages import Unpacked
 from ...protocol.records import Mount, SnapshotKind
-from ..mounting import mount_all
+from ..mounting import is_mounted, mount_all
 from ..mounting import unmount as unmount_folder
 from ..output import print_json, print_table
 from ..session import Session
@@ -112,7 +112,7 @@ def mount(session: Session, name: str, target: str, rw: bool, platform: str, sna
         found = store.snapshots.using(unpacked.snapshotter)
         mounts, is_new = await _mounts(found, folder, unpacked.chain_id, rw)
         try:
-            if not os.path.ismount(folder):
+            if not is_mounted(folder):
                 mount_all(mounts, folder)
         except OrlopError:
             if is_new:
@@ -133,7 +133,7 @@ def unmount(session: Session, target: str, remove: bool, snapshotter: str) -> No
     folder = os.path.abspath(target)
 
     async def run(store: Store) -> None:
-        if os.path.ismount(folder):
+        if is_mounted(folder):
             unmount_folder(folder)
         found = store.snapshots.using(snapshotter)
         try:
