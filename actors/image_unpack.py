@@ -83,9 +83,11 @@ class ImageUnpacks:
         platform = parse_platform(request.platform, self._host) if request.platform else self._host
         progress = Progress(emit)
         async with self._leases.hold(context, request.name) as leased, progress.reporting():
-            with self._storage.view() as view:
-                image = await IMAGES.get(view, context.namespace or "", request.name)
-            manifest = await self._manifest(leased, image.target, platform)
+            target = request.target
+            if target is None:
+                with self._storage.view() as view:
+                    target = (await IMAGES.get(view, context.namespace or "", request.name)).target
+            manifest = await self._manifest(leased, target, platform)
             parts = [child.descriptor for child in await self._children(leased, manifest)]
             layers = None
             if parts and parts[0].media_type in _IMAGE_CONFIGS:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
 import stat
 import sys
+import time
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 from typing import IO, Any, Final
@@ -19,14 +22,15 @@ import trio
 import zstandard
 from isal import igzip
 
+from ..actors.timestamps import rfc3339
 from ..protocol.api import Store
 from ..protocol.archives.entries import Entry, EntryKind, Sink, link_target
 from ..protocol.archives.exporting import Export, ExportOptions, plan_export, write_export
-from ..protocol.archives.importing import ImportOptions, import_images, suits
+from ..protocol.archives.importing import ImportOptions, import_images, let_layers_go, suiting
 from ..protocol.archives.tar import TarSink, tar_entries
 from ..protocol.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from ..protocol.messages import FetchBlobs, RegistryAccess, TransferProgress
-from ..protocol.records import Image
+from ..protocol.records import Descriptor, Image
 from ..protocol.registry.platforms import Platform
 
 __all__ = ["Compression", "OnMissing", "export_archive", "import_archive"]
@@ -56,24 +60,29 @@ async def import_archive(
     path: str | os.PathLike[str],
     options: ImportOptions = ImportOptions(),  # noqa: B008 - immutable
     *,
-    unpack_for: Platform | None = None,
+    unpack_for: Sequence[Platform] = (),
     snapshotter: str = "",
     told: Told = lambda _: None,
 ) -> list[Image]:
     """Bring the images of an OCI layout (a folder or a tar of it) or a docker archive; `-` is standard input. Gzip and
-    zstd are recognised. `unpack_for`: also unpack those that are for this platform.
+    zstd are recognised. `unpack_for`: also unpack those that are for these platforms.
 
     Raises what `import_images` raises, NotFound and PermissionDenied (the file), and what unpacking raises.
-    Cancellation: no image is recorded, unless it is already being unpacked.
+    Cancellation: no image is recorded.
     """
+    naming = replace(options.naming, prefix=options.naming.prefix or f"import-{time.strftime('%Y-%m-%d')}")
+    options = replace(options, naming=naming, expires_at=options.expires_at or rfc3339(time.time_ns()))
     async with store.lease() as leased:
-        images = await import_images(leased, _entries(os.fspath(path)), options, told)
-        if unpack_for is not None:
-            for image in {image.target.digest: image for image in images}.values():
-                if await suits(leased, image.target, unpack_for):
-                    platform = str(unpack_for)
-                    await leased.images.unpack(image.name, platform=platform, snapshotter=snapshotter, progress=told)
-    return images
+
+        async def unpack(name: str, target: Descriptor) -> None:
+            for platform in unpack_for:
+                manifest = await suiting(leased, target, platform)
+                if manifest is not None:
+                    await leased.images.unpack(name, target=manifest, snapshotter=snapshotter, progress=told)
+                    if options.discard_layers:
+                        await let_layers_go(leased, manifest)
+
+        return await import_images(leased, _entries(os.fspath(path)), options, told, unpack)
 
 
 async def export_archive(
@@ -127,13 +136,16 @@ async def _entries(path: str) -> AsyncGenerator[Entry, None]:
             yield entry
         return
     with _as_ours(path):
-        file = sys.stdin.buffer if path == "-" else await trio.to_thread.run_sync(_open, path)
+        file = _standard_input() if path == "-" else await trio.to_thread.run_sync(_open, path)
     try:
-        reader = await trio.to_thread.run_sync(_decompressed, file, abandon_on_cancel=path == "-")
+        with _as_ours(path):
+            reader = await trio.to_thread.run_sync(_decompressed, file, abandon_on_cancel=path == "-")
         buffered = _Buffered(reader, abandon=path == "-")
         async with contextlib.aclosing(tar_entries(buffered.read)) as entries:
             async for entry in entries:
                 yield entry
+        while await buffered.read(_CHUNK):  # to its end, where its packing has its checksum
+            pass
     finally:
         if path != "-":
             file.close()
@@ -156,11 +168,20 @@ class _Buffered:
         return piece
 
     def _more(self) -> bytes:
+        data = b""
         try:
-            data: bytes = self._file.read(_CHUNK)
+            while len(data) < _CHUNK and (more := self._file.read(_CHUNK - len(data))):  # a pipe gives little at a time
+                data += more
         except (OSError, EOFError, zstandard.ZstdError, zlib.error) as error:
             raise InvalidArgument(f"the archive cannot be read: {error}") from None
         return data
+
+
+def _standard_input() -> Any:
+    """Without its buffer: a thread that waits in there when the program ends would be the end of it."""
+    if sys.stdin is None:
+        raise InvalidArgument("standard input is closed")
+    return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
 
 
 def _open(path: str) -> IO[bytes]:
@@ -168,12 +189,32 @@ def _open(path: str) -> IO[bytes]:
 
 
 def _decompressed(file: Any) -> Any:
-    head = file.peek(4)
+    head = b""
+    while len(head) < 4 and (more := file.read(4 - len(head))):  # of a pipe as little may come as it likes
+        head += more
+    whole = _Begun(head, file)
     if head.startswith(_GZIP):
-        return igzip.IGzipFile(fileobj=file)  # type: ignore[no-untyped-call]
+        return igzip.IGzipFile(fileobj=whole)  # type: ignore[no-untyped-call]
     if head.startswith(_ZSTD):
-        return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return file
+        return zstandard.ZstdDecompressor().stream_reader(whole, read_across_frames=True)  # type: ignore[arg-type]
+    return whole
+
+
+class _Begun(io.RawIOBase):
+    """A file whose first bytes have been read already."""
+
+    def __init__(self, head: bytes, file: Any) -> None:
+        self._head = head
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] or self._file.read(len(buffer))
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
 
 
 async def _folder_entries(folder: str) -> AsyncGenerator[Entry, None]:

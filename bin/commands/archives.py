@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
-from ...actors.timestamps import rfc3339
 from ...protocol.api import Store
 from ...protocol.archives.exporting import ExportOptions
 from ...protocol.archives.importing import ImportOptions
@@ -58,7 +55,7 @@ def import_(
 ) -> None:
     """Bring images from an OCI layout or a docker archive: a folder, a tar (plain, gzip or zstd), or standard input.
 
-    Prints the name and digest of each image, and unpacks those that are for this machine.
+    Prints the name and digest of each image, and unpacks those that are for this machine, or for --platform.
 
     \b
     orlop images import app.tar
@@ -71,19 +68,14 @@ def import_(
         raise click.UsageError("--skip-digest-for-named belongs to --digests")
     if all_platforms and platforms:
         raise click.UsageError("--platform and --all-platforms exclude each other")
-    now = time.time_ns()
-    prefix = f"import-{time.strftime('%Y-%m-%d')}"
-    options = ImportOptions(
-        Naming(base_name, prefix, digests, skip_digest_for_named, index_name),
-        _platforms(platforms),
-        parse_labels(labels),
-        discard_unpacked_layers,
-        rfc3339(now),
-    )
+    wanted = _platforms(platforms)
+    naming = Naming(base_name, digests=digests, skip_named=skip_digest_for_named, index=index_name)
+    options = ImportOptions(naming, wanted, parse_labels(labels), discard_unpacked_layers)
 
     async def run(store: Store) -> None:
         with open_display(quiet or as_json) as display:
-            unpack_for = None if no_unpack else host_platform()
+            host = host_platform()
+            unpack_for = [] if no_unpack else [each for each in wanted or [host] if each.os == host.os]
             images = await import_archive(
                 store, file, options, unpack_for=unpack_for, snapshotter=snapshotter, told=display.show
             )

@@ -160,16 +160,17 @@ class Images(Resource):
         *,
         snapshotter: str = "",
         platform: str = "",
+        target: Descriptor | None = None,
         progress: Callable[[m.TransferProgress], None] | None = None,
     ) -> m.Unpacked:
         """Lay an image's layers down as snapshots named by their chain IDs; those that are there stay as they are.
-        The image keeps them.
+        The image keeps them. `target`: what an image `name` is to be that is not recorded yet.
 
         Raises NotFound (image, platform, a layer that is not here), FailedPrecondition (wrong diff ID, no image for
         this kind of machine), NotImplemented (a layer's type), InvalidArgument (an archive), ResourceExhausted.
         Cancellation: the layers that were done stay until a collection; nothing half-made does.
         """
-        request = m.UnpackImage(name, platform, snapshotter)
+        request = m.UnpackImage(name, platform, snapshotter, target)
         async with self._caller.stream(t.TRANSFER_UNPACK, request, self._context) as stream:
             async for step in stream:
                 if progress is not None:

@@ -24,7 +24,7 @@ from ..registry.references import parse_reference
 from ..registry.rootfs import read_rootfs
 from .docker import DockerImage, familiar
 from .entries import Sink
-from .layout import LAYOUT, layout_index
+from .layout import IMAGE_NAME, LAYOUT, REF_NAME, layout_index
 
 __all__ = ["Export", "ExportOptions", "Missing", "plan_export", "write_export"]
 
@@ -191,7 +191,9 @@ async def write_export(
 ) -> None:
     """Every entry, sorted by name; blobs are verified on their way. Raises DataLoss, NotFound (deleted meanwhile)."""
     files: dict[str, Descriptor | bytes] = {_path(each.digest): each for each in export.blobs.values()}
-    index = layout_index([(each.target, each.name, _ref_of(each.name)) for each in export.images])
+    index = layout_index(
+        [(each.target, {IMAGE_NAME: each.name, REF_NAME: _ref_of(each.name)}) for each in export.images]
+    )
     files |= {"index.json": index, "oci-layout": LAYOUT}
     if export.docker:
         files["manifest.json"] = msgspec.json.encode(list(export.docker.values()))

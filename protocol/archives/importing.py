@@ -7,7 +7,7 @@ leaves no image, and what came of it goes with the next collection. Source: spec
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,22 +15,23 @@ from typing import Final
 from ..api import Store
 from ..errors import AlreadyExists, InvalidArgument, NotFound, OrlopError
 from ..identifiers import check_digest, quote, split_digest
-from ..labels import GC_BREF_IMAGE, GC_EXPIRE
+from ..labels import GC_BREF_IMAGE, GC_EXPIRE, GC_REF_CONTENT
 from ..messages import MAX_INLINE_BYTES, TransferProgress, TransferState
 from ..records import ContentInfo, Descriptor, Image
-from ..registry.documents import CONFIG_TYPES, INDEX_TYPES, Child, children, document_labels, kind_of
+from ..registry.documents import CONFIG_TYPES, INDEX_TYPES, Child, children, document_labels, is_layer, kind_of
 from ..registry.platforms import Platform, best_first
 from ..registry.rootfs import read_rootfs
 from . import docker
 from .entries import Entry, EntryKind, read_small
-from .layout import Naming, check_layout, names_of, read_index
+from .layout import IMAGE_NAME, REF_NAME, Naming, check_layout, layout_index, names_of, read_index
 
-__all__ = ["ImportOptions", "import_images", "suits"]
+__all__ = ["ImportOptions", "import_images", "let_layers_go", "suiting"]
 
 _MAX_JSON: Final = 20 * 1024 * 1024
 _MAX_ENTRIES: Final = 1_000_000
 _MOST_LINKS: Final = 16
 _MAX_DEPTH: Final = 8
+_TOGETHER: Final = 100
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
@@ -38,8 +39,8 @@ _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 @dataclass(frozen=True)
 class ImportOptions:
     """`platforms`: of these the images must be complete, and others are left out; empty: all that the archive holds.
-    `labels`: for the image records. `discard_layers`: manifests do not keep their layers, which are for unpacking only.
-    `expires_at`: RFC 3339, now; for records that live with the index's."""
+    `labels`: for the image records. `discard_layers`: what is unpacked does not keep its layers. `expires_at`: now, in
+    RFC 3339; for records that live with the index's."""
 
     naming: Naming = field(default_factory=Naming)
     platforms: Sequence[Platform] = ()
@@ -49,12 +50,22 @@ class ImportOptions:
 
 
 Told = Callable[[TransferProgress], None]
+Ready = Callable[[str, Descriptor], Awaitable[None]]
+
+
+async def _nothing_else(_: str, __: Descriptor) -> None:
+    return None
 
 
 async def import_images(
-    store: Store, entries: AsyncGenerator[Entry, None], options: ImportOptions, told: Told = lambda _: None
+    store: Store,
+    entries: AsyncGenerator[Entry, None],
+    options: ImportOptions,
+    told: Told = lambda _: None,
+    ready: Ready = _nothing_else,
 ) -> list[Image]:
-    """Bring the images of an OCI layout or a docker archive. Returns what was recorded, in the archive's order.
+    """Bring the images of an OCI layout or a docker archive. Returns what was recorded, in the archive's order: all of
+    it or nothing. `ready` is called for each image by its first name when all of it is here, before it is recorded.
 
     Raises InvalidArgument (no such archive, a tag that is none, nothing has a name), NotFound (a blob that its images
     need is not in it), FailedPrecondition (a blob is not what its name says). Cancellation: no image is recorded.
@@ -77,7 +88,7 @@ async def import_images(
         named = await archive.docker_images(docker.read_images(archive.manifest), options.naming)
     else:
         raise InvalidArgument("unrecognized image format", hint="neither oci-layout nor manifest.json is in it")
-    if options.naming.index and archive.layout is not None:
+    if options.naming.index:
         named = [(await archive.whole_index(), [options.naming.index]), *named]
     wanted = [(child, names) for child, names in named if names]
     if not wanted:
@@ -86,7 +97,9 @@ async def import_images(
         )
     for child, _ in wanted:
         await archive.keep(child, options, 0)
-    return [await _record(store, child, name, options) for child, names in wanted for name in names]
+    for name, target in {child.digest: (names[0], child.descriptor) for child, names in wanted}.values():
+        await ready(name, target)
+    return await _record(store, {name: child.descriptor for child, names in wanted for name in names}, options)
 
 
 class _Archive:
@@ -105,7 +118,8 @@ class _Archive:
     async def take(self, entry: Entry) -> None:
         name = entry.name
         if entry.kind is EntryKind.LINK:
-            self._links[name] = entry.target
+            if name and entry.target:
+                self._links[name] = entry.target
         elif entry.kind is not EntryKind.FILE:
             return
         elif name == "oci-layout":
@@ -162,9 +176,11 @@ class _Archive:
     async def docker_images(
         self, images: Sequence[docker.DockerImage], naming: Naming
     ) -> list[tuple[Child, list[str]]]:
-        """A manifest for each image of a docker archive. Every tag is checked before anything is recorded."""
-        named = []
-        for image, names in [(image, image.names()) for image in images]:
+        """A manifest for each image of a docker archive, and an index of them, with an entry for every tag. Every tag
+        is checked before anything is recorded."""
+        named: list[tuple[Child, list[str]]] = []
+        entries: list[tuple[Descriptor, dict[str, str]]] = []
+        for image, tags in [(image, image.names()) for image in images]:
             config, _ = self._find(image.config)
             layers = [self._find(path) for path in image.layers or []]
             data = docker.docker_manifest(
@@ -172,9 +188,11 @@ class _Archive:
                 [Descriptor(docker.LAYER_TYPES[packed], layer.digest, layer.size) for layer, packed in layers],
             )
             info = await self._put_document(data)
-            if naming.digests and not (names and naming.skip_named):
-                names.append(f"{naming.base or naming.prefix}@{info.digest}")
-            named.append((Child(docker.MANIFEST_TYPE, info.digest, info.size), names))
+            for said in [{IMAGE_NAME: name, REF_NAME: name.rpartition(":")[2]} for name in tags] or [{}]:
+                child = Child(docker.MANIFEST_TYPE, info.digest, info.size, said)
+                entries.append((child.descriptor, {}))
+                named.append((child, list(names_of(child, naming))))
+        self.index = layout_index(entries)
         return named
 
     async def whole_index(self) -> Child:
@@ -210,9 +228,6 @@ class _Archive:
         data = await self._store.content.read(child.digest)
         labels = document_labels(child.media_type, data, child.digest)
         found = children(child.media_type, data, child.digest)
-        if options.discard_layers:
-            layers = {each.digest for each in found if kind_of(each.media_type) == "layer"}
-            labels = {key: value for key, value in labels.items() if value not in layers}
         if labels:
             await self._store.content.update(child.digest, labels, [f"labels.{key}" for key in labels])
         for each in await self._wanted(child, found, options):
@@ -253,26 +268,65 @@ class _Archive:
         self._told(TransferProgress(shown, state, name, "blob", offset, total))
 
 
-async def suits(store: Store, target: Descriptor, wanted: Platform) -> bool:
-    """Whether an image has a file system for a platform, and its manifest and config are here."""
+async def suiting(store: Store, target: Descriptor, wanted: Platform) -> Descriptor | None:
+    """The manifest of an image that has a file system for a platform, if it and its config are here."""
     try:
         found = children(target.media_type, await store.content.read(target.digest), target.digest)
         if target.media_type in INDEX_TYPES:
             best = best_first([each.platform for each in found], wanted)
-            return bool(best) and await suits(store, found[best[0]].descriptor, wanted)
+            return await suiting(store, found[best[0]].descriptor, wanted) if best else None
         if not found or found[0].media_type not in CONFIG_TYPES[:2]:
-            return False
+            return None
         config = read_rootfs(await store.content.read(found[0].digest), found[0].digest)
     except (NotFound, InvalidArgument):
-        return False
-    return bool(best_first([config.platform], wanted))
+        return None
+    return target if best_first([config.platform], wanted) else None
 
 
-async def _record(store: Store, child: Child, name: str, options: ImportOptions) -> Image:
-    labels = dict(options.labels)
-    if options.naming.index and name != options.naming.index:  # lives and dies with the index's record
-        labels |= {GC_BREF_IMAGE: options.naming.index, GC_EXPIRE: options.expires_at}
+async def let_layers_go(store: Store, manifest: Descriptor) -> None:
+    """The manifest's layers need not be kept any more: their snapshots are."""
+    data = await store.content.read(manifest.digest)
+    layers = {each.digest for each in children(manifest.media_type, data, manifest.digest) if is_layer(each.media_type)}
+    labels = (await store.content.info(manifest.digest)).labels
+    gone = [f"labels.{key}" for key, value in labels.items() if key.startswith(GC_REF_CONTENT) and value in layers]
+    if gone:
+        await store.content.update(manifest.digest, {}, gone)
+
+
+async def _record(store: Store, wanted: Mapping[str, Descriptor], options: ImportOptions) -> list[Image]:
+    """All of them or none, up to as many as one transaction takes."""
+    names = list(wanted)
+    images: list[Image] = []
+    for at in range(0, len(names), _TOGETHER):
+        images += await _record_together(store, {name: wanted[name] for name in names[at : at + _TOGETHER]}, options)
+    return images
+
+
+async def _record_together(store: Store, wanted: Mapping[str, Descriptor], options: ImportOptions) -> list[Image]:
+    for last in (False, False, True):
+        known = [name for name in wanted if await _is_recorded(store, name)]
+        planned: list[Awaitable[Image]] = []
+        try:
+            async with store.transaction() as tx:
+                for name, target in wanted.items():
+                    labels = dict(options.labels)
+                    if options.naming.index and name != options.naming.index:  # lives and dies with the index's record
+                        labels |= {GC_BREF_IMAGE: options.naming.index, GC_EXPIRE: options.expires_at}
+                    if name in known:
+                        planned.append(tx.images.update(name, target=target, labels=labels))
+                    else:
+                        planned.append(tx.images.create(name, target, labels))
+        except (AlreadyExists, NotFound):  # somebody came in between
+            if last:
+                raise
+        else:
+            break
+    return [await each for each in planned]
+
+
+async def _is_recorded(store: Store, name: str) -> bool:
     try:
-        return await store.images.create(name, child.descriptor, labels)
-    except AlreadyExists:
-        return await store.images.update(name, target=child.descriptor, labels=labels)
+        await store.images.get(name)
+    except NotFound:
+        return False
+    return True

@@ -5,7 +5,7 @@ Source: OCI image-spec, image layout; spec registry 11.2 and 12.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,8 +34,8 @@ class _Index(msgspec.Struct):
 @dataclass(frozen=True)
 class Naming:
     """How images are called that an archive brings. `base`: only names that begin so, and before bare tags; empty:
-    `import-<date>`. `digests`: also by their digests; `skip_named`: but not those that have a name. `index`: a name for
-    the archive's whole index."""
+    `prefix`, which stands for `import-<date>`. `digests`: also by their digests; `skip_named`: but not those that have
+    a name. `index`: a name for the archive's whole index."""
 
     base: str = ""
     prefix: str = ""
@@ -94,17 +94,11 @@ def _begins(name: str, base: str) -> bool:
     return not base or name == base or (name.startswith(base) and name[len(base)] in "/:@")
 
 
-def layout_index(entries: list[tuple[Descriptor, str, str]]) -> bytes:
-    """index.json of (target, its name, its tag or name); the same entries make the same bytes."""
+def layout_index(entries: Sequence[tuple[Descriptor, Mapping[str, str]]]) -> bytes:
+    """index.json of descriptors, and annotations that go before their own; the same entries make the same bytes."""
     manifests: list[dict[str, Any]] = []
-    for target, name, ref in entries:
-        annotations = {**target.annotations, IMAGE_NAME: name, REF_NAME: ref}
-        manifests.append(
-            {
-                "mediaType": target.media_type,
-                "digest": target.digest,
-                "size": target.size,
-                "annotations": dict(sorted(annotations.items())),
-            }
-        )
+    for target, said in entries:
+        annotations = dict(sorted({**target.annotations, **said}.items()))
+        entry = {"mediaType": target.media_type, "digest": target.digest, "size": target.size}
+        manifests.append({**entry, "annotations": annotations} if annotations else entry)
     return msgspec.json.encode({"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": manifests})

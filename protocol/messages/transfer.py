@@ -163,12 +163,14 @@ class Referrers(msgspec.Struct, frozen=True):
 class UnpackImage(msgspec.Struct, frozen=True):
     """Lay the layers of an image that is in the store down as snapshots, named by their chain IDs.
 
-    `platform`: which of an index, empty: the machine's own.
+    `platform`: which of an index, empty: the machine's own. `target`: content of an image `name` that is not recorded
+    yet.
     """
 
     name: str
     platform: str = ""
     snapshotter: str = ""
+    target: Descriptor | None = None
 
 
 class Unpacked(msgspec.Struct, frozen=True):
