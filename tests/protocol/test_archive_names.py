@@ -124,8 +124,9 @@ def test_what_is_no_index_is_refused(data: bytes) -> None:
 
 def test_an_index_of_several_names_of_one_image() -> None:
     target = Descriptor(MANIFEST, DIGEST, 7, {"b": "2", "a": "1"})
-    data = layout_index([(target, "quay.io/a/b:1", "1"), (target, "quay.io/a/b:2", "2")])
-    assert data == layout_index([(target, "quay.io/a/b:1", "1"), (target, "quay.io/a/b:2", "2")])
+    entries = [(target, {REF_NAME: tag, IMAGE_NAME: f"quay.io/a/b:{tag}"}) for tag in ("1", "2")]
+    data = layout_index(entries)
+    assert data == layout_index(entries)
     document = json.loads(data)
     assert (document["schemaVersion"], document["mediaType"]) == (2, "application/vnd.oci.image.index.v1+json")
     assert document["manifests"] == [
