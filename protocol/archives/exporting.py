@@ -133,10 +133,13 @@ class _Walk:
         data = await self._store.content.read(child.digest)
         found = children(child.media_type, data, child.digest)
         if child.media_type in INDEX_TYPES:
-            best = best_first([each.platform for each in found], self._options.host)
-            for at in self._chosen(found):
-                wanted = for_docker and (found[at].digest == found[best[0]].digest if best else True)
-                await self._visit(found[at], found[at].platform, wanted, here or known_from, depth + 1)
+            chosen = self._chosen(found)
+            best = best_first([found[at].platform for at in chosen], self._options.host)
+            shown = chosen[best[0] if best else 0] if chosen else None
+            for at in chosen:
+                await self._visit(
+                    found[at], found[at].platform, for_docker and at == shown, here or known_from, depth + 1
+                )
             return
         if depth == 0 and self._options.platforms:
             await self._check_platform(found)
@@ -237,11 +240,12 @@ def _tag_of(name: str) -> str:
 
 
 def _ref_of(name: str) -> str:
-    """The object part of a name, or all of it. Source: spec registry 12."""
+    """The object part of a name that has a tag, else all of it. Source: spec registry 12."""
     try:
-        return parse_reference(name).object.removeprefix("@") or name
+        reference = parse_reference(name)
     except InvalidArgument:  # any name may stand in a store
         return name
+    return reference.object if reference.tag else name
 
 
 def _path(digest: str) -> str:
