@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from orlop.protocol.world import Address
 from orlop.storage.memory import MemoryStore
 
 from .archives import Files, squeezed, tar_of, write_folder
-from .images import MadeImage
+from .images import INDEX, MadeImage, index_of
+from .layers import digest_of, put_blob
 
-__all__ = ["TIMEOUT_S", "brought", "has", "here", "nothing_came", "opened", "recorded", "refused", "written"]
+__all__ = ["TIMEOUT_S", "brought", "has", "here", "nothing_came", "opened", "recorded", "refused", "stored", "written"]
 
 TIMEOUT_S = 20.0
+_REFERENCE = "containerd.io/gc.ref.content"
 
 
 @asynccontextmanager
@@ -61,6 +63,34 @@ async def brought(
     for each in images:
         assert await store.images.get(each.name) == each
     return {each.name: each.target.digest for each in images}
+
+
+async def stored(
+    store: orlop.Store, made: MadeImage | Mapping[str, MadeImage], *names: str, without: Sequence[str] = ()
+) -> str:
+    """Put an image, or an index of images by platform, into the store as a pull leaves it, but for the blobs in
+    `without`; its digest. Names may be given later."""
+    several = {"": made} if isinstance(made, MadeImage) else made
+    async with store.lease() as leased:
+        for one in several.values():
+            for digest, data in one.blobs.items():
+                if digest not in without:
+                    children = [
+                        ("config", one.config_digest),
+                        *((f"l.{n}", b.digest) for n, b in enumerate(one.layers)),
+                    ]
+                    labels = {f"{_REFERENCE}.{key}": child for key, child in children}
+                    await put_blob(leased, data, labels=labels if digest == one.target.digest else {})
+        if isinstance(made, MadeImage):
+            target = made.target
+        else:
+            root = index_of(made)
+            target = orlop.Descriptor(INDEX, digest_of(root), len(root))
+            labels = {f"{_REFERENCE}.m.{n}": each.target.digest for n, each in enumerate(made.values())}
+            await put_blob(leased, root, labels=labels)
+        for name in names:
+            await leased.images.create(name, target)
+    return target.digest
 
 
 async def recorded(store: orlop.Store) -> dict[str, str]:
