@@ -93,20 +93,23 @@ async def export_archive(
     *,
     missing: OnMissing = OnMissing.FAIL,
     compression: Compression | None = None,
-    access: RegistryAccess = RegistryAccess(),  # noqa: B008 - immutable
+    access: Callable[[str], RegistryAccess] = lambda _: RegistryAccess(),
     told: Told = lambda _: None,
 ) -> Export:
     """Write images as an OCI layout with docker's manifest.json: into a tar, or a folder where `path` ends in a slash
     or is one; `-` is standard output. Compressed as the name says (.gz, .tgz, .zst), unless `compression` does.
+    `access`: to the registry of a repository (`host/name`), for what is to be fetched.
 
     Raises NotFound (an image, a platform, content that is not here), AlreadyExists (a folder with something in it).
     Cancellation and failure: there is no file, and an older one is as it was.
     """
     where = os.fspath(path)
     export = await plan_export(store, names, options)
-    if export.missing and missing is OnMissing.FETCH:
+    fetched: set[str] = set()
+    while missing is OnMissing.FETCH and (wanted := {each.descriptor.digest for each in export.missing} - fetched):
         await _fetch(store, export, access, told)
-        export = await plan_export(store, names, options)
+        fetched |= wanted
+        export = await plan_export(store, names, options)  # what came may refer to more
     if export.missing and missing is not OnMissing.SKIP:
         raise export.missing[0].error()
     if export.missing:
@@ -116,7 +119,7 @@ async def export_archive(
     return export
 
 
-async def _fetch(store: Store, export: Export, access: RegistryAccess, told: Told) -> None:
+async def _fetch(store: Store, export: Export, access: Callable[[str], RegistryAccess], told: Told) -> None:
     """What is missing, from where its manifest came."""
     by_source: dict[str, list[Any]] = {}
     for each in export.missing:
@@ -124,7 +127,7 @@ async def _fetch(store: Store, export: Export, access: RegistryAccess, told: Tol
             raise each.error()
         by_source.setdefault(each.sources[0], []).append(each.descriptor)
     for source, descriptors in by_source.items():
-        await store.fetch(FetchBlobs(source, descriptors, access), told)
+        await store.fetch(FetchBlobs(source, descriptors, access(source)), told)
 
 
 # reading ----------------------------------------------------------------------------------------------------
@@ -247,47 +250,81 @@ async def _file_chunks(path: str) -> AsyncGenerator[bytes, None]:
 
 @asynccontextmanager
 async def _sink(path: str, compression: Compression) -> AsyncIterator[Sink]:
-    if path.endswith("/") or (path != "-" and os.path.isdir(path)):
-        async with _folder_sink(path.rstrip("/") or "/") as sink:
-            yield sink
-        return
-    if path == "-":
-        writer = _compressed(sys.stdout.buffer, compression)
-        yield TarSink(_in_thread(writer))
-        with _as_ours("standard output"):
-            await trio.to_thread.run_sync(_end, writer, sys.stdout.buffer)
-        return
+    with _as_ours("standard output" if path == "-" else path):
+        if path.endswith("/") or (path != "-" and os.path.isdir(path)):
+            sink = _folder_sink(path.rstrip("/") or "/")
+        elif path == "-" or _is_stream(path):
+            sink = _stream_sink(path, compression)
+        else:
+            sink = _file_sink(path, compression)
+        async with sink as opened:
+            yield opened
+
+
+@asynccontextmanager
+async def _file_sink(path: str, compression: Compression) -> AsyncIterator[Sink]:
     unfinished = f"{path}.{secrets.token_hex(4)}.partial"
-    with _as_ours(path):
-        file = await trio.to_thread.run_sync(lambda: open(unfinished, "xb"))  # noqa: SIM115 - closed below
+    file = await trio.to_thread.run_sync(lambda: open(unfinished, "xb"))  # noqa: SIM115 - closed below
     try:
         writer = _compressed(file, compression)
-        with _as_ours(path):
-            yield TarSink(_in_thread(writer))
-            await trio.to_thread.run_sync(_end, writer, file)
-            await trio.to_thread.run_sync(_put_in_place, file, unfinished, path)
+        yield TarSink(_in_thread(writer))
+        await trio.to_thread.run_sync(_end, writer, file)
+        await trio.to_thread.run_sync(_put_in_place, file, unfinished, path)
     except BaseException:
-        file.close()
+        with contextlib.suppress(OSError):
+            file.close()
         with contextlib.suppress(OSError):
             os.unlink(unfinished)
         raise
 
 
 @asynccontextmanager
-async def _folder_sink(path: str) -> AsyncIterator[Sink]:
-    if os.path.exists(path) and os.listdir(path):
-        raise AlreadyExists(f"folder {path} with something in it", hint="name an empty or new one")
-    unfinished = f"{path}.{secrets.token_hex(4)}.partial"
-    with _as_ours(path):
-        os.makedirs(unfinished)
+async def _stream_sink(path: str, compression: Compression) -> AsyncIterator[Sink]:
+    """A pipe or a device takes the bytes as they come; it cannot be replaced by a whole file."""
+    opened = None if path == "-" else await trio.to_thread.run_sync(lambda: open(path, "wb"))  # noqa: SIM115
+    file = opened or sys.stdout.buffer
     try:
-        with _as_ours(path):
-            yield _FolderSink(unfinished)
-            await trio.to_thread.run_sync(os.replace, unfinished, path)
+        writer = _compressed(file, compression)
+        yield TarSink(_in_thread(writer))
+        await trio.to_thread.run_sync(_end, writer, file)
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+def _is_stream(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@asynccontextmanager
+async def _folder_sink(path: str) -> AsyncIterator[Sink]:
+    """A folder that is there stays that folder: somebody may stand in it, or have something mounted there."""
+    there = os.path.exists(path)
+    if there and os.listdir(path):
+        raise AlreadyExists(f"folder {path} with something in it", hint="name an empty or new one")
+    token = secrets.token_hex(4)
+    unfinished = os.path.join(path, f".{token}.partial") if there else f"{path}.{token}.partial"
+    os.makedirs(unfinished)
+    try:
+        yield _FolderSink(unfinished)
+        await trio.to_thread.run_sync(_put_folder_in_place, unfinished, path, there)
     except BaseException:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(lambda: shutil.rmtree(unfinished, ignore_errors=True))
         raise
+
+
+def _put_folder_in_place(unfinished: str, path: str, there: bool) -> None:
+    if not there:
+        os.replace(unfinished, path)
+        return
+    for name in sorted(os.listdir(unfinished)):  # oci-layout, without which it is nothing, comes last
+        os.replace(os.path.join(unfinished, name), os.path.join(path, name))
+    os.rmdir(unfinished)
 
 
 class _FolderSink:

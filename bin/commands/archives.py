@@ -17,7 +17,7 @@ from ..session import Session
 from .names import resolve_name
 from .options import json_option, parse_labels, snapshotter_option
 from .progress import open_display
-from .registry_options import platform_option, registry_options
+from .registry_options import access_for, platform_option, registry_options
 
 __all__ = ["export", "import_"]
 
@@ -142,7 +142,7 @@ def export(
                 options,
                 missing=OnMissing(missing),
                 compression=None if compress is None else Compression(compress),
-                access=access,
+                access=lambda source: access_for(access, source),
                 told=display.show,
             )
         if file != "-":

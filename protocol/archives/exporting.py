@@ -6,7 +6,7 @@ The same images make the same bytes. Source: spec registry 12.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ import msgspec
 from ..api import Store
 from ..errors import FailedPrecondition, InvalidArgument, NotFound
 from ..identifiers import quote, split_digest
-from ..labels import sources
+from ..labels import source_label, sources
 from ..messages import TransferProgress, TransferState
 from ..records import Descriptor, Image
 from ..registry.documents import CONFIG_TYPES, INDEX_TYPES, Child, children, is_distributable, is_layer, kind_of
@@ -106,14 +106,15 @@ class _Walk:
         self._image = image
         self._options = options
         self._export = export
+        self._hosts: dict[str, str] | None = None
 
     async def run(self) -> None:
         target = self._image.target
         root = Child(target.media_type, target.digest, target.size)
-        await self._visit(root, None, self._options.docker, (), 0)
+        await self._visit(root, None, self._options.docker, {}, 0)
 
     async def _visit(
-        self, child: Child, platform: Platform | None, for_docker: bool, known_from: tuple[str, ...], depth: int
+        self, child: Child, platform: Platform | None, for_docker: bool, known_from: Mapping[str, str], depth: int
     ) -> None:
         """`for_docker`: whether docker, which knows one platform, is to see this one."""
         if depth > _MAX_DEPTH or len(self._export.blobs) > _MAX_OBJECTS:
@@ -125,11 +126,11 @@ class _Walk:
         try:
             info = await self._store.content.info(child.digest)
         except NotFound:
-            self._lacks(child, platform, known_from)
+            await self._lacks(child, platform, known_from)
             return
         if kind not in ("index", "manifest"):
             return
-        here = tuple(f"{host}/{name}" for host, names in sources(info.labels).items() for name in names.split(","))
+        here = sources(info.labels)
         data = await self._store.content.read(child.digest)
         found = children(child.media_type, data, child.digest)
         if child.media_type in INDEX_TYPES:
@@ -141,8 +142,8 @@ class _Walk:
                     found[at], found[at].platform, for_docker and at == shown, here or known_from, depth + 1
                 )
             return
-        if depth == 0 and self._options.platforms:
-            await self._check_platform(found)
+        if depth == 0:
+            platform = await self._platform_of(found)
         for each in found:
             await self._visit(each, platform, False, here or known_from, depth + 1)
         if for_docker and found and found[0].media_type in CONFIG_TYPES:
@@ -165,22 +166,40 @@ class _Walk:
                 chosen.append(best[0])
         return chosen
 
-    async def _check_platform(self, found: Sequence[Child]) -> None:
-        """A single manifest is for one platform, as its config says."""
+    async def _platform_of(self, found: Sequence[Child]) -> Platform | None:
+        """A single manifest is for one platform, as its config says. Raises NotFound where another was asked for."""
         if not found or found[0].media_type not in CONFIG_TYPES:
-            return
+            return None
         try:
             config = read_rootfs(await self._store.content.read(found[0].digest), found[0].digest)
         except NotFound:
-            return
-        if not any(best_first([config.platform], each) for each in self._options.platforms):
-            wanted = ", ".join(str(each) for each in self._options.platforms)
-            raise NotFound(f"image {quote(self._image.name)} for {wanted}", hint=f"it is for {config.platform}")
+            return None
+        wanted = self._options.platforms
+        if wanted and not any(best_first([config.platform], each) for each in wanted):
+            texts = ", ".join(str(each) for each in wanted)
+            raise NotFound(f"image {quote(self._image.name)} for {texts}", hint=f"it is for {config.platform}")
+        return config.platform
 
-    def _lacks(self, child: Child, platform: Platform | None, known_from: tuple[str, ...]) -> None:
-        missing = Missing(self._image.name, str(platform or ""), child.descriptor, known_from)
-        if missing.descriptor.digest not in [each.descriptor.digest for each in self._export.missing]:
-            self._export.missing.append(missing)
+    async def _lacks(self, child: Child, platform: Platform | None, known_from: Mapping[str, str]) -> None:
+        if child.digest in [each.descriptor.digest for each in self._export.missing]:
+            return
+        if self._hosts is None:
+            self._hosts = await self._hosts_of_names()
+        places = [
+            f"{self._hosts.get(source_label(host), host)}/{name}"
+            for host, names in known_from.items()
+            for name in names.split(",")
+        ]
+        own = _repository_of(self._image.name)
+        places.sort(key=lambda place: place != own)
+        self._export.missing.append(Missing(self._image.name, str(platform or ""), child.descriptor, tuple(places)))
+
+    async def _hosts_of_names(self) -> dict[str, str]:
+        """Labels leave out the port of the registry they name; the image's own names have it."""
+        names = [each.name async for each in self._store.images.list([f"target.digest=={self._image.target.digest}"])]
+        repositories = [_repository_of(name) for name in (*names, self._image.name)]
+        hosts = [each.partition("/")[0] for each in repositories if each]
+        return {source_label(host): host for host in hosts}
 
     def _add_docker(self, manifest: Child, found: Sequence[Child]) -> None:
         layers = [_path(each.digest) for each in found if is_layer(each.media_type)]
@@ -228,6 +247,15 @@ async def _shown(
         came += len(piece)
         state = TransferState.EXPORTING if came < what.size else TransferState.COMPLETE
         told(TransferProgress(name, state, what.digest, kind, came, what.size))
+
+
+def _repository_of(name: str) -> str:
+    """`host/repository` of a name; empty if it has none."""
+    try:
+        reference = parse_reference(name, needs_object=False)
+    except InvalidArgument:  # any name may stand in a store
+        return ""
+    return f"{reference.host}/{reference.repository}"
 
 
 def _tag_of(name: str) -> str:
