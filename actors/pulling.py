@@ -175,6 +175,8 @@ class Puller:
         reference = parse_reference(request.repository, needs_object=False)
         for descriptor in request.blobs:
             check_digest(descriptor.digest)
+            if descriptor.size <= 0:
+                raise InvalidArgument(f"descriptor {descriptor.digest} must have a size")
         progress = Progress(emit)
         async with (
             self._leases.hold(context, request.repository) as leased,
