@@ -18,7 +18,7 @@ from ..protocol.api import Store
 from ..protocol.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound
 from ..protocol.labels import UNCOMPRESSED
 from ..protocol.messages import TransferProgress, TransferState
-from ..protocol.records import ContentInfo, Descriptor, Image
+from ..protocol.records import ContentInfo, Descriptor, Image, LeaseResource
 from ..protocol.registry.documents import CONFIG_TYPES, INDEX_TYPES, children, document_labels, is_layer, kind_of
 from ..protocol.registry.platforms import Platform, best_first
 from ..protocol.registry.rootfs import read_rootfs
@@ -89,7 +89,7 @@ class _Work:
         self._told = told
         self._oci = conversion.oci or conversion.layers is Compression.ZSTD
 
-    async def convert(self, descriptor: Descriptor) -> _Converted:
+    async def convert(self, descriptor: Descriptor, depth: int = 0) -> _Converted:
         kind = kind_of(descriptor.media_type)
         if kind not in ("index", "manifest"):
             raise FailedPrecondition(f"{descriptor.digest} is no image: its type is {descriptor.media_type}")
@@ -98,7 +98,7 @@ class _Work:
         document = msgspec.json.decode(data, type=dict[str, Any])
         if kind == "index":
             chosen = self._chosen([each.platform for each in found], descriptor.digest)
-            made = [await self.convert(found[at].descriptor) for at in chosen]
+            made = [await self.convert(found[at].descriptor, depth + 1) for at in chosen]
             if len(made) == 1 and not self._conversion.all_platforms:
                 return made[0]
             entries = document["manifests"]
@@ -106,15 +106,27 @@ class _Work:
         elif found and found[0].media_type in CONFIG_TYPES[:2]:
             config = found[0]
             rootfs = read_rootfs(await self._store.content.read(config.digest), config.digest)
+            wanted = self._conversion.platforms
+            if depth == 0 and wanted and not any(best_first([rootfs.platform], each) for each in wanted):
+                texts = ", ".join(str(each) for each in wanted)
+                raise NotFound(f"image {descriptor.digest} for {texts}", hint=f"it is for {rootfs.platform}")
             layers = [each.descriptor for each in found[1:]]
             if len(rootfs.diff_ids) != len(layers):
                 raise FailedPrecondition(
                     f"{descriptor.digest} has {len(layers)} layers, its config {len(rootfs.diff_ids)}"
                 )
             made = [await self._layer(layer, diff_id) for layer, diff_id in zip(layers, rootfs.diff_ids, strict=True)]
+            await self._hold(config.digest)
             document["config"]["mediaType"] = self._type(config.media_type)
             document["layers"] = [each.entry(old) for old, each in zip(document["layers"], made, strict=True)]
+        if document == msgspec.json.decode(data) and self._type(descriptor.media_type) == descriptor.media_type:
+            await self._hold(descriptor.digest)
+            return _Converted(descriptor.media_type, descriptor.digest, descriptor.size)
         return await self._document(descriptor.media_type, document)
+
+    async def _hold(self, digest: str) -> None:
+        """What is taken over as it is must not go before the record stands."""
+        await self._store.leases.add(self._store.context.lease or "", LeaseResource(digest, "content"))
 
     def _chosen(self, platforms: Sequence[Platform | None], digest: str) -> list[int]:
         if self._conversion.all_platforms:
@@ -148,9 +160,11 @@ class _Work:
         wanted = self._conversion.layers
         packed = _packing(layer.media_type)
         if not is_layer(layer.media_type) or wanted is None or packed is wanted:
+            await self._hold(layer.digest)
             return _Converted(_layer_type(layer.media_type, packed, oci=self._oci), layer.digest, layer.size)
         media_type = _layer_type(layer.media_type, wanted, oci=self._oci)
         if wanted is Compression.NONE:
+            await self._hold(diff_id)
             try:
                 info = await self._store.content.info(diff_id)
             except NotFound:
