@@ -138,7 +138,7 @@ class _Work:
                 raise NotFound(f"a manifest for platform {wanted} in index {digest}")
             if best[0] not in chosen:
                 chosen.append(best[0])
-        return chosen
+        return sorted(chosen)
 
     async def _document(self, media_type: str, document: dict[str, Any]) -> _Converted:
         media_type = self._type(media_type)

@@ -154,7 +154,7 @@ def remove(session: Session, names: tuple[str, ...], asynchronous: bool, sync: b
 @click.option("--skip-reference-check", is_flag=True, help="Take target names literally, whatever they look like.")
 @click.pass_obj
 def tag(session: Session, source: str, targets: tuple[str, ...], force: bool, skip_reference_check: bool) -> None:
-    """Give an image further names.
+    """Give an image further names, and print them. Those that cannot be given do not keep it from giving the others.
 
     \b
     orlop images tag redis:latest registry.example/mirror/redis:7
@@ -162,7 +162,8 @@ def tag(session: Session, source: str, targets: tuple[str, ...], force: bool, sk
 
     async def run(store: Store) -> None:
         image = await store.images.get(await resolve_name(store, source))
-        for target in targets:
+
+        async def act(target: str) -> str:
             name = target if skip_reference_check else normalize(target)
             try:
                 await store.images.create(name, image.target, image.labels)
@@ -170,7 +171,9 @@ def tag(session: Session, source: str, targets: tuple[str, ...], force: bool, sk
                 if not force:
                     raise AlreadyExists(f'image "{name}"', hint="use --force to move it") from error
                 await store.images.update(name, target=image.target, labels=image.labels)
-            click.echo(name)
+            return name
+
+        await for_each(targets, act)
 
     session.run(run)
 

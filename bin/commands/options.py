@@ -34,16 +34,17 @@ def parse_labels(items: Sequence[str]) -> dict[str, str]:
     return labels
 
 
-async def for_each(names: Sequence[str], act: Callable[[str], Awaitable[None]]) -> None:
-    """Do it for every name; report each failure and go on; exit with an error if there was one."""
+async def for_each(names: Sequence[str], act: Callable[[str], Awaitable[object]]) -> None:
+    """Do it for every name, and print that or the text it answers; report each failure and go on; exit with an error if
+    there was one."""
     code = 0
     for name in names:
         try:
-            await act(name)
+            done = await act(name)
         except OrlopError as error:
             found = report(error, "orlop")
             code = found if code in (0, found) else EXIT_FAILED
         else:
-            click.echo(name)
+            click.echo(done if isinstance(done, str) else name)
     if code:
         raise click.exceptions.Exit(code)
