@@ -28,6 +28,8 @@ class Done:
     returncode: int
     stdout: str
     stderr: str
+    raw: bytes = b""
+    """Standard output as it came."""
 
 
 class Shell:
@@ -37,7 +39,8 @@ class Shell:
     def __init__(self, **environment: str) -> None:
         self._own = environment
 
-    def run(self, *arguments: str, stdin: str = "", **extra: str) -> Done:
+    def run(self, *arguments: str, stdin: str | bytes = "", **extra: str) -> Done:
+        given = io.BytesIO(stdin if isinstance(stdin, bytes) else stdin.encode())
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
         with pytest.MonkeyPatch.context() as patch:
             for key in set(os.environ) - set(INHERITED):
@@ -45,7 +48,7 @@ class Shell:
             for key, value in {**self._own, **extra}.items():
                 patch.setenv(key, value)
             patch.setattr(sys, "argv", ["orlop", *arguments])
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(given)))
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
             with pytest.raises(SystemExit) as ended:
@@ -54,9 +57,9 @@ class Shell:
             stream.flush()
         code = ended.value.code
         assert code is None or isinstance(code, int)
-        return Done(code or 0, text_of(out), text_of(err))
+        return Done(code or 0, text_of(out), text_of(err), bytes_of(out))
 
-    def out(self, *arguments: str, stdin: str = "", **extra: str) -> str:
+    def out(self, *arguments: str, stdin: str | bytes = "", **extra: str) -> str:
         done = self.run(*arguments, stdin=stdin, **extra)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -79,9 +82,13 @@ class Shell:
 
 
 def text_of(stream: io.TextIOWrapper) -> str:
+    return bytes_of(stream).decode(errors="backslashreplace")
+
+
+def bytes_of(stream: io.TextIOWrapper) -> bytes:
     buffer = stream.buffer
     assert isinstance(buffer, io.BytesIO)
-    return buffer.getvalue().decode()
+    return buffer.getvalue()
 
 
 @contextmanager
