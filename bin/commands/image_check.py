@@ -129,7 +129,7 @@ async def _check_one(store: Store, about: tuple[str, str, str], manifest: Child,
     if parts and parts[0] not in missing and parts[0].media_type in CONFIG_TYPES[:2]:
         rootfs = read_rootfs(await store.content.read(parts[0].digest), parts[0].digest)
         platform = platform or str(rootfs.platform)
-        if any(is_layer(each.media_type) for each in parts):
+        if rootfs.diff_ids and any(is_layer(each.media_type) for each in parts):
             unpacked = await _is_unpacked(store, chain_ids(rootfs.diff_ids)[-1], snapshotter)
     return Checked(
         *about,
