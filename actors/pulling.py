@@ -10,6 +10,7 @@ Source: spec registry 8 and 9.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import structlog
@@ -134,7 +135,8 @@ class Puller:
                     raise
                 age = age_text(here.updated_at, self._clock.now_ns())
                 if request.policy is not PullPolicy.NEWER:
-                    error.hint = error.hint or f"what was pulled {age} ago is here; --policy=newer serves it meanwhile"
+                    here_is = f"what was pulled {age} ago is here; --policy=newer serves it meanwhile"
+                    error.hint = f"{error.hint}; {here_is}" if error.hint else here_is
                     raise
                 pull.progress.note(f"{error.message}; this image was recorded {age} ago")
                 return await self._serve(pull, here)
@@ -167,7 +169,10 @@ class Puller:
     async def _serve(self, pull: Pull, image: Image) -> Image:
         """What is here, unpacked if that was asked for. Raises NotFound for what is not."""
         target = image.target
-        await self._bring(pull, Child(target.media_type, target.digest, target.size), 0)
+        try:
+            await self._bring(pull, Child(target.media_type, target.digest, target.size), 0)
+        except BaseExceptionGroup as group:
+            raise first_of(group) from None
         return image
 
     async def fetch(self, request: FetchBlobs, context: Context, _: Session, emit: Emit) -> Empty:
@@ -200,8 +205,9 @@ class Puller:
             async with fetching.limiter:
                 await self._downloads.bring(fetching, descriptor)
 
-    async def _bring(self, pull: Pull, child: Child, depth: int) -> None:
-        """This object and, if it is a document, what it refers to and this pull wants."""
+    async def _bring(self, pull: Pull, child: Child, depth: int, *, describes: bool = False) -> None:
+        """This object and, if it is a document, what it refers to and this pull wants. `describes`: it is a signature
+        or the like, of which all is wanted and nothing unpacked, whatever its config looks like."""
         descriptor = child.descriptor
         check_digest(descriptor.digest)
         if descriptor.digest in pull.seen:
@@ -221,14 +227,14 @@ class Puller:
         found = children(descriptor.media_type, data, descriptor.digest)
         if pull.request.referrers:
             for referrer in await pull.registry.referrers(descriptor.digest):
-                await self._bring(pull, referrer, depth + 1)
-        if pull.request.unpack and found and is_rootfs(descriptor.media_type, found):
+                await self._bring(pull, referrer, depth + 1, describes=True)
+        if pull.request.unpack and not describes and found and is_rootfs(descriptor.media_type, found):
             await self._bring_unpacked(pull, descriptor, found)
             return
-        wanted = self._wanted(pull, descriptor, found)
+        wanted = found if describes else self._wanted(pull, descriptor, found)
         async with trio.open_nursery() as nursery:
             for each in wanted:
-                nursery.start_soon(self._bring, pull, each, depth + 1)
+                nursery.start_soon(partial(self._bring, pull, each, depth + 1, describes=describes))
             if not pull.request.skip_metadata:
                 for each in found:
                     if each not in wanted:
