@@ -265,8 +265,6 @@ async def test_a_token_is_replaced_when_its_time_is_over(tmp_path: Path, layout:
             registry.fault(f"GET /v2/{REPOSITORY}/blobs/", Stall(10, 1.2))
             await pull(store, at(registry), max_concurrent_downloads=1)
             assert registry.token_requests >= 2
-            refused = [seen for seen in registry.requests[1:] if "authorization" not in seen.headers]
-            assert all(seen.path.startswith(("/token", "/v2/")) for seen in refused)
         await has(store, made)
 
 
