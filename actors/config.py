@@ -51,7 +51,8 @@ class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(description="A folder with one for each registry, which holds its hosts.toml; empty: none."),
     ] = ""
     connections_per_host: Annotated[
-        int, Meta(ge=1, le=1024, description="Requests to one host at a time, of all transfers; as many again that send.")
+        int,
+        Meta(ge=1, le=1024, description="Requests to one host at a time, of all transfers; as many again that send."),
     ] = 32
     requests_per_s: Annotated[float, Meta(ge=0, description="Requests to one host per second; 0: any number.")] = 0.0
     retries_per_host: Annotated[
