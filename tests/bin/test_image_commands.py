@@ -349,3 +349,12 @@ def test_a_stream_through_real_pipes(shell: Shell, imported: str, tmp_path: Path
             check=False,
         )
     assert (export.returncode, done.returncode, done.stdout) == (0, 0, LINE + "\n")
+
+
+def test_a_standard_input_that_is_closed_is_no_traceback(shell: Shell, tmp_path: Path) -> None:
+    environment = {**ENVIRONMENT, "HOME": str(tmp_path), "ORLOP_STORE": str(tmp_path / "store")}
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", *CLI, "images", "import", "-q", "-"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    one_line(done.stderr)
+    assert "standard input" in done.stderr

@@ -21,7 +21,20 @@ from orlop.protocol.registry.platforms import parse_platform
 from tests.support.archive_stores import TIMEOUT_S, has, here, opened, recorded, stored
 from tests.support.archives import HOST, OTHER, for_other, raw_of, simple, squeezed
 from tests.support.images import CONFIG, INDEX, MANIFEST, Blob, MadeImage, image, index_of
-from tests.support.layers import GZIP, TAR, ZSTD, digest_of, file, folder, hardlink, layer, names_of, read_tree, symlink
+from tests.support.layers import (
+    GZIP,
+    TAR,
+    ZSTD,
+    digest_of,
+    file,
+    folder,
+    hardlink,
+    layer,
+    names_of,
+    put_blob,
+    read_tree,
+    symlink,
+)
 
 NAME, TO = "quay.io/a/b:1", "quay.io/a/b:2"
 DOCKER = "application/vnd.docker."
@@ -213,19 +226,20 @@ def docker_image(made: MadeImage) -> MadeImage:
 
 async def stored_docker(store: orlop.Store, images: Mapping[str, MadeImage]) -> None:
     """A list of docker's, by platform; or an image."""
-    for made in images.values():
-        await stored(store, made)
-    if "" in images:
-        data, media_type = images[""].manifest, DOCKER_MANIFEST
-    else:
-        found = json.loads(index_of(images)) | {"mediaType": DOCKER_LIST}
-        for each in found["manifests"]:
-            each["mediaType"] = DOCKER_MANIFEST
-        data, media_type = json.dumps(found).encode(), DOCKER_LIST
-    await store.content.write(
-        "root", data, expected=digest_of(data), size=len(data), labels={"containerd.io/gc.root": "x"}
-    )
-    await store.images.create(NAME, orlop.Descriptor(media_type, digest_of(data), len(data)))
+    async with store.lease() as leased:
+        for made in images.values():
+            await stored(leased, made)
+        if "" in images:
+            data, media_type = images[""].manifest, DOCKER_MANIFEST
+        else:
+            found = json.loads(index_of(images)) | {"mediaType": DOCKER_LIST}
+            for each in found["manifests"]:
+                each["mediaType"] = DOCKER_MANIFEST
+            data, media_type = json.dumps(found).encode(), DOCKER_LIST
+            children = [made.target.digest for made in images.values()]
+            labels = {f"containerd.io/gc.ref.content.m.{n}": digest for n, digest in enumerate(children)}
+            await put_blob(leased, data, labels=labels)
+        await leased.images.create(NAME, orlop.Descriptor(media_type, digest_of(data), len(data)))
 
 
 async def test_docker_s_types_become_oci_s(store: orlop.Store) -> None:

@@ -191,7 +191,8 @@ def piped(tmp_path: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def unread(descriptor: int) -> int:
-    return struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
+    (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(count)
 
 
 def test_ctrl_c_ends_an_import_from_a_pipe_in_which_nothing_comes(shell: Shell, tmp_path: Path) -> None:

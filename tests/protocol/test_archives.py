@@ -11,7 +11,7 @@ import io
 import shutil
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -37,7 +37,7 @@ gnu_tar = pytest.mark.skipif(
 )
 
 
-def reader(data: bytes, most: int = 1 << 20) -> Callable[[int], object]:
+def reader(data: bytes, most: int = 1 << 20) -> Callable[[int], Awaitable[bytes]]:
     """Reads as a pipe does: never more than `most` bytes at a time."""
     stream = io.BytesIO(data)
 
@@ -312,7 +312,8 @@ async def test_what_is_written_is_the_same_for_everybody() -> None:
     assert data == await written(TREE, 0o444)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         members = archive.getmembers()
-        assert [(one.name, archive.extractfile(one).read() if one.isreg() else None) for one in members] == TREE
+        files = [archive.extractfile(one) for one in members]
+        assert [(one.name, file and file.read()) for one, file in zip(members, files, strict=True)] == TREE
     assert {(one.mtime, one.uid, one.gid, one.uname, one.gname) for one in members} == {(0, 0, 0, "", "")}
     assert [oct(one.mode) for one in members] == ["0o755"] * 2 + ["0o444"] * 4
 

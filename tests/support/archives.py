@@ -100,7 +100,8 @@ def docker_files(images: Iterable[tuple[MadeImage, Sequence[str] | None]], *, pa
 def old_docker_files(made: MadeImage, tags: Sequence[str] | None) -> Files:
     """As docker 1.10 wrote it: a folder for each layer, and a link where a layer is there already."""
     files: Files = {"repositories": b"{}"}
-    layers, first = [], {}
+    layers: list[str] = []
+    first: dict[str, str] = {}
     for number, blob in enumerate(made.layers):
         identity = digest_of(f"{number} {blob.digest}".encode()).partition(":")[2]
         files[f"{identity}/VERSION"] = b"1.0"
