@@ -6,7 +6,8 @@ The same images make the same bytes. Source: spec registry 12.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -226,20 +227,24 @@ async def write_export(
             continue
         what = files[name]
         if isinstance(what, bytes):
-            await sink.file(name, len(what), 0o444 if name == "oci-layout" else 0o644, _once(what))
+            async with aclosing(_once(what)) as whole:
+                await sink.file(name, len(what), 0o444 if name == "oci-layout" else 0o644, whole)
             continue
-        async with store.content.chunks(what.digest, verify=True) as pieces:
-            await sink.file(name, what.size, 0o444, _shown(pieces, what, told))
+        async with (
+            store.content.chunks(what.digest, verify=True) as pieces,
+            aclosing(_shown(pieces, what, told)) as shown,
+        ):
+            await sink.file(name, what.size, 0o444, shown)
     await sink.end()
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
+async def _once(data: bytes) -> AsyncGenerator[bytes, None]:
     yield data
 
 
 async def _shown(
     pieces: AsyncIterator[bytes], what: Descriptor, told: Callable[[TransferProgress], None]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     kind = kind_of(what.media_type)
     name, came = f"{kind} ({split_digest(what.digest)[1][:12]})", 0
     async for piece in pieces:
