@@ -118,6 +118,10 @@ class Authorizer:
         except (httpx.TransportError, httpx.InvalidURL) as error:
             text = str(error) or type(error).__name__
             raise Unavailable(f"the token server {parts.netloc} of {host}: {text}") from error
+        if response.status_code == 429 or response.status_code >= 500:
+            raise Unavailable(
+                f"the token server {parts.netloc} of {host} answered {response.status_code}", hint="try again later"
+            )
         if response.status_code != 200:
             raise Unauthenticated(
                 f"the token server {parts.netloc} of {host} answered {response.status_code}",
