@@ -7,10 +7,12 @@ distribution-spec, pull and referrers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from hashlib import new as new_hash
 from typing import Final, TypeVar
+from urllib.parse import urljoin
 
 import httpx
 import msgspec
@@ -34,6 +36,10 @@ STALL_S: Final = 30.0
 _BREAKS_WITHOUT_PROGRESS: Final = 3
 _DECODED: Final = ("gzip", "deflate", "zstd")
 T = TypeVar("T")
+
+
+_MOST_PAGES: Final = 100
+_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 
 
 class _Referrers(msgspec.Struct):
@@ -252,11 +258,18 @@ class Registry:
 
     async def _list_at(self, at: Endpoint, attempts: int, path: str, query: Mapping[str, str]) -> list[Child]:
         what = f"referrers in {self.reference.repository}"
-        data, _ = await self._small(at, path, INDEX_TYPES[0], what, attempts, query)
-        try:
-            return msgspec.json.decode(data, type=_Referrers).manifests
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise FailedPrecondition(f"{what}: the registry's answer is no index: {error}") from None
+        found: list[Child] = []
+        for _ in range(_MOST_PAGES):
+            data, headers = await self._small(at, path, INDEX_TYPES[0], what, attempts, query)
+            try:
+                found += msgspec.json.decode(data, type=_Referrers).manifests
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise FailedPrecondition(f"{what}: the registry's answer is no index: {error}") from None
+            following = _NEXT.search(headers.get("link", ""))
+            if following is None:
+                break
+            path, query = urljoin(path if "://" in path else at.url(path), following.group(1)), {}
+        return found
 
     async def _small(
         self,
