@@ -135,8 +135,9 @@ async def _fetch(store: Store, export: Export, access: Callable[[str], RegistryA
 
 async def _entries(path: str) -> AsyncGenerator[Entry, None]:
     if path != "-" and await trio.to_thread.run_sync(os.path.isdir, path):
-        async for entry in _folder_entries(path):
-            yield entry
+        async with contextlib.aclosing(_folder_entries(path)) as entries:
+            async for entry in entries:
+                yield entry
         return
     with _as_ours(path):
         file = _standard_input() if path == "-" else await trio.to_thread.run_sync(_open, path)

@@ -227,14 +227,14 @@ async def write_export(
             continue
         what = files[name]
         if isinstance(what, bytes):
-            async with aclosing(_once(what)) as whole:
-                await sink.file(name, len(what), 0o444 if name == "oci-layout" else 0o644, whole)
+            async with aclosing(_once(what)) as pieces:
+                await sink.file(name, len(what), 0o444 if name == "oci-layout" else 0o644, pieces)
             continue
         async with (
-            store.content.chunks(what.digest, verify=True) as pieces,
-            aclosing(_shown(pieces, what, told)) as shown,
+            store.content.chunks(what.digest, verify=True) as chunks,
+            aclosing(_shown(chunks, what, told)) as pieces,
         ):
-            await sink.file(name, what.size, 0o444, shown)
+            await sink.file(name, what.size, 0o444, pieces)
     await sink.end()
 
 
