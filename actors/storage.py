@@ -214,8 +214,7 @@ class StorageActor:
         self._recovering = False
         self._reopened = trio.Event()
         self._listeners: list[Callable[[Durable], None]] = []
-        self.batch_sizes = Histogram(_BATCHES)
-        self.commit_seconds = Histogram(LATENCIES_S)
+        self.batch_sizes, self.commit_seconds = Histogram(_BATCHES), Histogram(LATENCIES_S)
         self._groups = self._transactions = self._writes = self._longest_ns = self._recoveries = 0
 
     # the engine ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Docker's archives are in test_import_docker.py.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import random
@@ -190,6 +191,15 @@ async def test_a_corrupt_blob_is_an_error(store: orlop.Store, tmp_path: Path, wh
     files[blob_path(digest)] = data
     assert await brought(store, written(tmp_path, files)) == {NAME: made.target.digest}
     await has(store, made)
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_nothing_is_left_half_read_when_an_import_fails(store: orlop.Store, tmp_path: Path, form: str) -> None:
+    files = layout_files([(simple(), named(NAME))])
+    name = next(name for name in files if name.startswith("blobs/"))
+    files[name] = b"another"
+    await refused(store, written(tmp_path, files, form), FailedPrecondition)
+    gc.collect()  # a generator that was left in the middle would show now
 
 
 @pytest.mark.parametrize("which", ["manifest", "config", "layer"])
