@@ -43,8 +43,11 @@ _IMAGE_CONFIGS: Final = CONFIG_TYPES[:2]
 
 
 def is_rootfs(media_type: str, found: Sequence[Child]) -> bool:
-    """Whether a document is the manifest of an image that has a file system; artefacts have other configs."""
-    return media_type in MANIFEST_TYPES and found[0].media_type in _IMAGE_CONFIGS
+    """Whether a document is the manifest of an image that has a file system. Artefacts have other configs, or, like
+    signatures, other things than layers."""
+    parts = found[1:]
+    layered = not parts or any(is_layer(part.media_type) for part in parts)
+    return media_type in MANIFEST_TYPES and found[0].media_type in _IMAGE_CONFIGS and layered
 
 
 async def read_document(content: ContentActor, context: Context, descriptor: Descriptor) -> bytes:
