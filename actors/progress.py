@@ -42,10 +42,10 @@ class _Pace:
 
 
 class Progress:
-    """Who works shows; who asked is told every tenth of a second, and at the end."""
+    """Who works shows; who asked (if anybody did) is told every tenth of a second, and at the end."""
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+    def __init__(self, emit: Emit | None = None) -> None:
+        self._emit = emit or _nobody
         self._steps: dict[str, TransferProgress] = {}
         self._changed: set[str] = set()
         self._paces: dict[str, _Pace] = {}
@@ -146,3 +146,7 @@ class Progress:
         return msgspec.structs.replace(
             step, rate=int(pace.rate), stalled_s=round(stalled, 1) if stalled >= _STALLED_S else 0.0
         )
+
+
+async def _nobody(_: object) -> None:
+    return None

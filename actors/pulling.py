@@ -33,6 +33,7 @@ from ..protocol.messages import (
     FetchBlobs,
     PullImage,
     PullPolicy,
+    ResolveReference,
     TransferProgress,
     TransferState,
 )
@@ -174,6 +175,20 @@ class Puller:
         except BaseExceptionGroup as group:
             raise first_of(group) from None
         return image
+
+    async def resolve(self, request: ResolveReference, _: Context, __: Session) -> Descriptor:
+        """See Store.resolve."""
+        reference = parse_reference(request.reference)
+        async with self._registries.open(reference, request.access, Progress()) as registry:
+            try:
+                return await registry.resolve()
+            except NotFound as missing:
+                if not reference.digest:
+                    raise
+                try:
+                    return await registry.find(reference.digest)
+                except NotFound:
+                    raise missing from None
 
     async def fetch(self, request: FetchBlobs, context: Context, _: Session, emit: Emit) -> Empty:
         """See Store.fetch."""

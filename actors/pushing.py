@@ -111,6 +111,11 @@ class Pusher:
         async with progress.reporting(), self._registries.open(reference, request.access, progress) as registry:
             from ..protocol.registry.upload import Uploader
 
+            if kind_of(root.media_type) not in ("index", "manifest") and request.target:
+                plan = _Plan(blobs={root.digest: root})
+                work = _Push(Uploader(registry), origin, reference, request, progress, self._under_way)
+                await work.send_blobs(plan)
+                return Pushed(str(reference), root, work.sent)
             return await self._send(Uploader, registry, origin, root, reference, request, progress)
 
     async def copy(self, request: CopyImage, _: Context, __: Session, emit: Emit) -> Pushed:
@@ -132,7 +137,7 @@ class Pusher:
     async def referrers(self, request: ListReferrers, _: Context, __: Session) -> Referrers:
         """See Store.referrers."""
         reference = parse_reference(request.reference)
-        progress = Progress(_nobody)
+        progress = Progress()
         async with self._registries.open(reference, request.access, progress) as registry:
             target = await registry.resolve()
             found = await registry.referrers(target.digest, request.artifact_type)
@@ -146,6 +151,8 @@ class Pusher:
         check_digest(request.target)
         with self._storage.view() as view:
             info = await CONTENT.get(view, context.namespace or "", request.target)
+        if request.media_type:
+            return Descriptor(request.media_type, info.digest, info.size)
         origin = LocalOrigin(self._storage, self._content, context)
         data = await origin.document(Descriptor("", info.digest, info.size)) or b""
         return Descriptor(sniff(data, request.target), info.digest, info.size)
@@ -281,18 +288,7 @@ class _Push:
                     self._progress.show(descriptor, TransferState.EXISTS, descriptor.size)
                 return
             self._absent.add(root.digest)
-        limiter = trio.CapacityLimiter(self._options.max_concurrent_uploads)
-
-        async def send(blob: Descriptor) -> None:
-            async with limiter:
-                await self._send_once(blob, plan.sources[blob.digest])
-
-        try:
-            async with trio.open_nursery() as nursery:
-                for blob in plan.blobs.values():
-                    nursery.start_soon(send, blob)
-        except BaseExceptionGroup as group:
-            raise first_of(group) from None
+        await self.send_blobs(plan)
         for document in sorted(plan.documents.values(), key=lambda each: -each.depth):
             if document.part and document.descriptor.digest != root.digest:
                 await self._send_document(document, document.descriptor.digest)
@@ -300,6 +296,21 @@ class _Push:
         for document in sorted(plan.documents.values(), key=lambda each: each.depth):
             if not document.part:
                 await self._send_document(document, document.descriptor.digest)
+
+    async def send_blobs(self, plan: _Plan) -> None:
+        """Several at a time. The first failure ends the others."""
+        limiter = trio.CapacityLimiter(self._options.max_concurrent_uploads)
+
+        async def send(blob: Descriptor) -> None:
+            async with limiter:
+                await self._send_once(blob, plan.sources.get(blob.digest, ""))
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for blob in plan.blobs.values():
+                    nursery.start_soon(send, blob)
+        except BaseExceptionGroup as group:
+            raise first_of(group) from None
 
     async def _send_once(self, blob: Descriptor, sources: str) -> None:
         """Whoever comes second waits, and then finds it there."""
@@ -366,7 +377,3 @@ class _Push:
             await self._uploader.put_document(descriptor, document.data, name)
         self.sent += descriptor.size
         self._progress.show(descriptor, TransferState.COMPLETE, descriptor.size, descriptor.size)
-
-
-async def _nobody(_: object) -> None:
-    return None

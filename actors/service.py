@@ -254,6 +254,7 @@ class StoreService:
             t.USAGE_GET: Task(self._disk_usage),
             t.CHECK_RUN: Stream(checker.check),
             t.TRANSFER_PULL: Stream(puller.pull),
+            t.TRANSFER_RESOLVE: Task(puller.resolve),
             t.TRANSFER_FETCH: Stream(puller.fetch),
             t.TRANSFER_PUSH: Stream(pusher.push),
             t.TRANSFER_COPY: Stream(pusher.copy),

@@ -185,6 +185,7 @@ USAGE_GET = _unary("usage.get", m.GetDiskUsage, m.DiskUsage, R, namespaced=False
 CHECK_RUN = _stream("check.run", m.Check, m.Finding, m.Checked, W, namespaced=False)
 
 TRANSFER_PULL = _stream("transfer.pull", m.PullImage, m.TransferProgress, Image, W)
+TRANSFER_RESOLVE = _unary("transfer.resolve", m.ResolveReference, Descriptor, R, namespaced=False)
 TRANSFER_FETCH = _stream("transfer.fetch", m.FetchBlobs, m.TransferProgress, m.Empty, W)
 TRANSFER_PUSH = _stream("transfer.push", m.PushImage, m.TransferProgress, m.Pushed, R)
 TRANSFER_COPY = _stream("transfer.copy", m.CopyImage, m.TransferProgress, m.Pushed, R, namespaced=False)

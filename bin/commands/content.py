@@ -20,6 +20,7 @@ from ..output import EXIT_FAILED, labels_text, print_json, size_text
 from ..session import Session
 from ..world import RealClock
 from .listing import ListOptions, list_options, print_labels, run_list
+from .objects import fetch_blob, fetch_object, push_object
 from .options import for_each, json_option, parse_labels
 from .progress import transfer_bar
 from .pull import fetch
@@ -260,7 +261,8 @@ async def _pieces(file: BinaryIO, advance: Callable[[int], None]) -> Any:
         advance(len(piece))
 
 
-content.add_command(fetch)
+for command in (fetch, fetch_object, fetch_blob, push_object):
+    content.add_command(command)
 for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del"))):
     for alias in aliases:
         content.add_command(command, alias)

@@ -33,6 +33,7 @@ __all__ = ["fetch", "pull"]
     help="newer: what is here serves while the registry is down; missing, never: do not ask it.",
 )
 @click.option("--referrers", is_flag=True, help="Also what describes the image: signatures, bills of materials.")
+@click.option("--dry-run", is_flag=True, help="Only say what the registry has under that name.")
 @click.option("--no-unpack", is_flag=True, help="Only download; lay no layer down as a snapshot.")
 @click.option("--fetch-all", is_flag=True, help="Download layers also where their snapshots are here.")
 @snapshotter_option
@@ -51,6 +52,7 @@ def pull(
     max_concurrent_downloads: int,
     policy: str,
     referrers: bool,
+    dry_run: bool,
     no_unpack: bool,
     fetch_all: bool,
     snapshotter: str,
@@ -69,6 +71,9 @@ def pull(
     orlop pull --plain-http 127.0.0.1:5000/library/redis:latest
     """
     name = reference_of(reference, literal=literal)
+    if dry_run:
+        _resolve(session, name, access_for(access, name), as_json=as_json)
+        return
     request = PullImage(
         reference=name,
         platforms=list(platforms),
@@ -142,6 +147,17 @@ def _run(session: Session, request: PullImage, *, quiet: bool, as_json: bool) ->
             click.echo(image.target.digest)
         else:
             _summary(request.reference, image.target.digest, display, time.monotonic() - began)
+
+    session.run(run)
+
+
+def _resolve(session: Session, name: str, access: RegistryAccess, *, as_json: bool) -> None:
+    async def run(store: Store) -> None:
+        found = await store.resolve(name, access)
+        if as_json:
+            print_json(found)
+        else:
+            click.echo(f"{name}@{found.digest} {found.media_type} {size_text(found.size)}")
 
     session.run(run)
 

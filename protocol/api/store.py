@@ -15,7 +15,7 @@ from ..errors import FailedPrecondition, NotFound, OrlopError, Unavailable
 from ..identifiers import DEFAULT_NAMESPACE
 from ..messages import Context
 from ..methods import Method
-from ..records import Image, Lease
+from ..records import Descriptor, Image, Lease
 from .caller import Caller
 from .content import Content
 from .resources import Containers, Events, Images, Leases, Namespaces, Sandboxes
@@ -189,6 +189,12 @@ class Store:
                 if each is not None:
                     each(finding)
             result: m.Checked = stream.result
+        return result
+
+    async def resolve(self, reference: str, access: m.RegistryAccess | None = None) -> Descriptor:
+        """What stands in a registry under a name or digest. Raises like `pull`."""
+        request = m.ResolveReference(reference, access or m.RegistryAccess())
+        result: Descriptor = await self._caller.call(t.TRANSFER_RESOLVE, request, self.context)
         return result
 
     async def fetch(self, request: m.FetchBlobs, progress: Progress = None) -> None:

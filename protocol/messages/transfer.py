@@ -22,6 +22,7 @@ __all__ = [
     "Referrer",
     "Referrers",
     "RegistryAccess",
+    "ResolveReference",
     "TransferProgress",
     "TransferState",
     "UnpackImage",
@@ -90,6 +91,13 @@ class PullImage(msgspec.Struct, frozen=True):
     """Download layers also where their snapshots are there, so that the image can be pushed and exported."""
 
 
+class ResolveReference(msgspec.Struct, frozen=True):
+    """What stands in a registry under a name or digest: an image or, where there is none with that digest, a blob."""
+
+    reference: str
+    access: RegistryAccess = RegistryAccess()
+
+
 class FetchBlobs(msgspec.Struct, frozen=True):
     """Bring these objects of a repository (`host/name`), and record no image."""
 
@@ -117,12 +125,14 @@ class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 class PushImage(PushOptions, frozen=True):
     """Send the image `name` (empty: `reference` itself) to its registry as `reference`. `target`: instead of an image's
-    content that of a manifest or index by its digest, which is sent under the tag."""
+    content that of a manifest or index by its digest, which is sent under the tag; or, with a `media_type` that is that
+    of neither, a blob alone."""
 
     reference: str
     name: str = ""
     target: str = ""
     access: RegistryAccess = RegistryAccess()
+    media_type: str = ""
 
 
 class CopyImage(PushOptions, frozen=True):

@@ -38,6 +38,7 @@ _DECODED: Final = ("gzip", "deflate", "zstd")
 T = TypeVar("T")
 
 
+_BYTES: Final = "application/octet-stream"
 _MOST_PAGES: Final = 100
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 
@@ -133,6 +134,20 @@ class Registry:
         if wanted and found != wanted:
             raise FailedPrecondition(f"{what}: the registry sent {found}")
         return Descriptor(media_type, found, len(data))
+
+    async def find(self, digest: str) -> Descriptor:
+        """A blob of the repository, whatever it is. Raises NotFound."""
+        what, path = f"blob {digest}", f"{self.reference.repository}/blobs/{digest}"
+
+        async def ask(at: Endpoint, attempts: int) -> Descriptor:
+            async with at.exchange("HEAD", path, scope=self._scope, what=what, attempts=attempts) as response:
+                _check(response, what)
+                length = response.headers.get("content-length", "")
+                if not length.isdigit():
+                    raise FailedPrecondition(f"{what}: {at.name} does not say its size")
+                return Descriptor(_media_type(response.headers) or _BYTES, digest, int(length))
+
+        return await self._first(self.with_capability(Capability.PULL), ask)
 
     async def document(self, descriptor: Descriptor) -> bytes:
         """The bytes of a manifest or index, their length checked. The caller checks the digest."""
