@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orlop.protocol.errors import InvalidArgument
-from orlop.protocol.labels import check_labels, check_mask, merge_map, source_label, stored_labels
+from orlop.protocol.labels import check_labels, check_mask, merge_map, merge_sources, source_label, stored_labels
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 SIZES = json.loads((FOLDER / "label_sizes.json").read_text())
@@ -278,3 +278,31 @@ def test_merged_map_has_for_each_key_the_value_of_body_or_record(current, given,
 )
 def test_source_label_has_the_host_without_its_port(host, label):
     assert source_label(host) == label
+
+
+SOURCE = "containerd.io/distribution.source.quay.io"
+
+
+@pytest.mark.parametrize(
+    "known, repository, merged",
+    [
+        ("", "", ""),
+        ("", "library/busybox", "library/busybox"),
+        ("library/busybox", "library/busybox", "library/busybox"),
+        (
+            "library/busybox,library/redis,library/busybox",
+            "library/alpine",
+            "library/alpine,library/busybox,library/redis",
+        ),
+        ("library/busybox,library/redis,library/busybox", "", "library/busybox,library/redis"),
+    ],
+)
+def test_sources_are_sorted_and_named_once(known: str, repository: str, merged: str) -> None:
+    """Source: spec registry 8.2, the table of existing and new values."""
+    assert merge_sources(SOURCE, known, repository) == merged
+
+
+def test_a_source_label_that_would_be_too_long_stays_as_it_is() -> None:
+    known = "a" * (4096 - len(SOURCE) - len(",b"))
+    assert merge_sources(SOURCE, known, "b") == f"{known},b"
+    assert merge_sources(SOURCE, known, "bc") == known
