@@ -103,13 +103,20 @@ class ImageUnpacks:
         return Unpacked(top, snapshotter.name)
 
     async def layers(
-        self, context: Context, manifest: str, config: Descriptor, parts: Sequence[Descriptor]
+        self,
+        context: Context,
+        manifest: str,
+        config: Descriptor,
+        parts: Sequence[Descriptor],
+        platforms: Sequence[Platform] = (),
     ) -> list[Layer] | None:
         """What a manifest's layers are, by its config; None: not for this kind of machine.
 
-        Raises FailedPrecondition (their numbers differ), InvalidArgument (no config).
+        Raises NotFound (for none of these `platforms`; empty: whatever it is for), FailedPrecondition (their numbers
+        differ), InvalidArgument (no config).
         """
         rootfs = read_rootfs(await read_document(self._content, context, config), config.digest)
+        _check_platform(rootfs.platform, platforms, manifest)
         found = layers_of(parts, rootfs, manifest)
         return found if self._suits(rootfs) else None
 
@@ -122,15 +129,17 @@ class ImageUnpacks:
         fetch: Callable[[Descriptor], Awaitable[None]],
         show: Show,
         *,
+        platforms: Sequence[Platform],
         fetch_all: bool,
     ) -> None:
         """Fetch what a manifest names and unpack it, each layer as soon as it is here; layers whose snapshots are there
-        are not fetched, unless `fetch_all`. For another kind of machine it is fetched alone."""
+        are not fetched, unless `fetch_all`. For another kind of machine it is fetched alone. `platforms`: as for
+        `layers`."""
         config = parts[0]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._unpacks.warm)
             await fetch(config)
-        layers = await self.layers(context, manifest, config, parts)
+        layers = await self.layers(context, manifest, config, parts, platforms)
         others = [part for part in parts[1:] if not is_layer(part.media_type)]
         async with trio.open_nursery() as nursery:
             for part in others:
@@ -191,3 +200,12 @@ class ImageUnpacks:
         check_digest(descriptor.digest)
         data = await read_document(self._content, context, descriptor)
         return children(descriptor.media_type, data, descriptor.digest)
+
+
+def _check_platform(found: Platform, wanted: Sequence[Platform], manifest: str) -> None:
+    """A config that does not say what it is for suits everybody."""
+    if not wanted or not found.os or not found.architecture:
+        return
+    if not any(best_first([found], each) for each in wanted):
+        texts = ", ".join(str(each) for each in wanted)
+        raise NotFound(f"manifest {manifest} for platform {texts}", hint=f"it is for {found}")

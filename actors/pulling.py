@@ -244,7 +244,9 @@ class Puller:
             for referrer in await pull.registry.referrers(descriptor.digest):
                 await self._bring(pull, referrer, depth + 1, describes=True)
         if pull.request.unpack and not describes and found and is_rootfs(descriptor.media_type, found):
-            await self._bring_unpacked(pull, descriptor, found)
+            # What no index describes is for the machine that its config names.
+            named = bool(pull.request.platforms) and child.platform is None and not pull.request.all_platforms
+            await self._bring_unpacked(pull, descriptor, found, pull.platforms if named else [])
             return
         wanted = found if describes else self._wanted(pull, descriptor, found)
         async with trio.open_nursery() as nursery:
@@ -266,8 +268,11 @@ class Puller:
         async with pull.limiter:
             await self._downloads.bring(pull, descriptor)
 
-    async def _bring_unpacked(self, pull: Pull, manifest: Descriptor, found: list[Child]) -> None:
-        """A manifest's config and layers, and these as snapshots."""
+    async def _bring_unpacked(
+        self, pull: Pull, manifest: Descriptor, found: list[Child], platforms: list[Platform]
+    ) -> None:
+        """A manifest's config and layers, and these as snapshots. Raises NotFound where it is for none of these
+        platforms; empty: for whatever it is."""
         for child in found:
             check_digest(child.digest)
             if child.size <= 0:
@@ -286,6 +291,7 @@ class Puller:
             [child.descriptor for child in found],
             fetch,
             pull.progress.show_unpacking,
+            platforms=platforms,
             fetch_all=pull.request.fetch_all,
         )
 

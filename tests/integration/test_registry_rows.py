@@ -200,6 +200,35 @@ async def test_row_34_of_an_index_the_manifest_that_suits_is_fetched(
     assert await digests(store) == {root, *several[taken].blobs}
 
 
+def for_arm(name: str) -> MadeImage:
+    return image([layer(file(name, name))], config={"os": "linux", "architecture": "arm64", "variant": ""})
+
+
+@pytest.mark.parametrize("in_index", [False, True], ids=["8.4 row 17", "8.4 row 14 alone"])
+@pytest.mark.parametrize("unpack", [True, False], ids=["unpacked", "packed"])
+async def test_row_34_where_no_index_says_what_a_manifest_is_for_its_config_does(
+    store: orlop.Store, registry: WritableRegistry, in_index: bool, unpack: bool
+) -> None:
+    """Only what is unpacked has its config looked at, and only for a platform that somebody named."""
+    made = for_arm("one")
+    root = tagged(registry, made)
+    if in_index:
+        root = serve_document(registry, INDEX, index([entry(MANIFEST, made.manifest)]), "v")
+    fetch = partial(pull, store, at(registry), unpack=unpack)
+    if unpack:
+        async with refuses(NotFound) as caught:
+            await fetch(platforms=["linux/amd64"])
+        assert "linux/amd64" in str(caught[0])
+        assert "linux/arm64" in caught[0].hint
+        assert lines(registry, made.layers[0].digest) == []
+        await nothing_came(store)
+    else:
+        await fetch(platforms=["linux/amd64"])
+    for wanted in ([], ["linux/amd64", "linux/arm64"]):
+        assert (await fetch(platforms=wanted)).target.digest == root
+    await has(store, made)
+
+
 @pytest.mark.slow
 async def test_row_38_what_a_killed_pull_brought_lives_as_long_as_its_lease(
     tmp_path: Path, registry: WritableRegistry
