@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
+
 from orlop.actors.config import StoreConfig
+from orlop.bin.cli import cli
 from orlop.bin.commands.config import default_config
 from orlop.bin.daemon import read_config
 from orlop.bin.manual import manual
@@ -43,3 +46,13 @@ def test_default_settings_are_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "orlop.toml"
     file.write_text(default_config())
     assert read_config(None, (), str(file)) == StoreConfig("/var/lib/orlop")
+
+
+def test_every_command_has_an_example() -> None:
+    def without(command: click.Command, path: str) -> list[str]:
+        if isinstance(command, click.Group):
+            found = [each for each in command.commands.items() if not each[1].hidden]
+            return [name for inner, each in found for name in without(each, f"{path} {inner}")]
+        return [] if re.search("\b\n.*orlop ", command.help or "") else [path]
+
+    assert without(cli, "orlop") == []

@@ -20,6 +20,10 @@ def check(session: Session, as_json: bool) -> None:
     """Compare records, references, files, snapshots and mounts. Reads only; others are served meanwhile.
 
     Exits 1 if anything is wrong. Bytes of blobs are not hashed: see `orlop content verify`.
+
+    \b
+    orlop check
+    orlop check --json
     """
     _check(session, as_json, repair=False)
 
@@ -31,6 +35,9 @@ def repair(session: Session, as_json: bool) -> None:
     """Check, mend what has one safe answer, and set aside what belongs to nothing (into DIR/quarantine).
 
     Exits 1 if something is left that could not be mended.
+
+    \b
+    orlop repair
     """
     _check(session, as_json, repair=True)
 

@@ -117,7 +117,11 @@ def list_(session: Session, options: ListOptions) -> None:
 @click.option("--spec", "spec_only", is_flag=True, help="Only the runtime spec.")
 @click.pass_obj
 def info(session: Session, id: str, spec_only: bool) -> None:  # noqa: A002 - click names it after the argument
-    """A container's record, as JSON."""
+    """A container's record, as JSON.
+
+    \b
+    orlop containers info web --spec
+    """
 
     async def run(store: Store) -> None:
         container = await store.containers.get(id)
@@ -137,7 +141,11 @@ def info(session: Session, id: str, spec_only: bool) -> None:  # noqa: A002 - cl
 @click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_obj
 def label(session: Session, id: str, labels: tuple[str, ...]) -> None:  # noqa: A002 - click names it after the argument
-    """Set labels and print what came of it; `key=` removes one. Other labels stay."""
+    """Set labels and print what came of it; `key=` removes one. Other labels stay.
+
+    \b
+    orlop containers label web tier=front owner=
+    """
 
     async def run(store: Store) -> None:
         given = parse_labels(labels)
@@ -154,7 +162,11 @@ def label(session: Session, id: str, labels: tuple[str, ...]) -> None:  # noqa: 
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.pass_obj
 def remove(session: Session, ids: tuple[str, ...]) -> None:
-    """Remove container records. What only they referred to is collected."""
+    """Remove container records. What only they referred to is collected.
+
+    \b
+    orlop containers rm web
+    """
 
     async def run(store: Store) -> None:
         await for_each(ids, store.containers.delete)

@@ -40,7 +40,11 @@ def content() -> None:
 @click.option("--bytes", "-b", "plain", is_flag=True, help="Sizes as plain numbers.")
 @click.pass_obj
 def list_(session: Session, options: ListOptions, plain: bool) -> None:
-    """List the blobs of the namespace. Filters: digest, labels.<key>."""
+    """List the blobs of the namespace. Filters: digest, labels.<key>.
+
+    \b
+    orlop content ls 'size>1000000' 'labels.team==build'
+    """
     now = RealClock().now_ns()
 
     async def row(_: Store, info: ContentInfo) -> list[str]:
@@ -62,7 +66,11 @@ def list_(session: Session, options: ListOptions, plain: bool) -> None:
 @click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_obj
 def label(session: Session, digest: str, labels: tuple[str, ...]) -> None:
-    """Set labels and print what came of it; `key=` removes one. Other labels stay."""
+    """Set labels and print what came of it; `key=` removes one. Other labels stay.
+
+    \b
+    orlop content label sha256:... team=build stage=
+    """
 
     async def run(store: Store) -> None:
         given = parse_labels(labels)
@@ -119,7 +127,11 @@ def get(session: Session, digest: str, offset: int, length: int | None, output: 
 @click.argument("digest")
 @click.pass_obj
 def info(session: Session, digest: str) -> None:
-    """A blob's record, as JSON."""
+    """A blob's record, as JSON.
+
+    \b
+    orlop content info sha256:...
+    """
 
     async def run(store: Store) -> None:
         print_json(await store.content.info(digest))
@@ -223,7 +235,11 @@ def ingest(
 @click.argument("digests", nargs=-1, required=True)
 @click.pass_obj
 def remove(session: Session, digests: tuple[str, ...]) -> None:
-    """Remove blobs from the namespace, whatever refers to them."""
+    """Remove blobs from the namespace, whatever refers to them.
+
+    \b
+    orlop content rm sha256:...
+    """
 
     async def run(store: Store) -> None:
         await for_each(digests, store.content.delete)

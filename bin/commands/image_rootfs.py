@@ -59,7 +59,11 @@ def unpack(session: Session, name: str, platform: str, snapshotter: str, quiet: 
 @snapshotter_option
 @click.pass_obj
 def rootfs(session: Session, name: str, platform: str, snapshotter: str) -> None:
-    """Print the name of the snapshot that is an image's whole file system; unpacks it first if it must."""
+    """Print the name of the snapshot that is an image's whole file system; unpacks it first if it must.
+
+    \b
+    orlop images rootfs redis
+    """
 
     async def run(store: Store) -> None:
         click.echo((await _unpacked(store, name, platform, snapshotter)).chain_id)
@@ -74,7 +78,11 @@ def rootfs(session: Session, name: str, platform: str, snapshotter: str) -> None
 @click.option("--bytes", "-b", "plain", is_flag=True, help="Sizes as plain numbers.")
 @click.pass_obj
 def usage(session: Session, name: str, platform: str, snapshotter: str, plain: bool) -> None:
-    """What an image's snapshots take on disk, from the top down."""
+    """What an image's snapshots take on disk, from the top down.
+
+    \b
+    orlop images usage redis
+    """
 
     async def run(store: Store) -> None:
         unpacked = await _unpacked(store, name, platform, snapshotter)
@@ -129,7 +137,11 @@ def mount(session: Session, name: str, target: str, rw: bool, platform: str, sna
 @snapshotter_option
 @click.pass_obj
 def unmount(session: Session, target: str, remove: bool, snapshotter: str) -> None:
-    """Undo `images mount`. A writable one's snapshot stays, unless --rm is given."""
+    """Undo `images mount`. A writable one's snapshot stays, unless --rm is given.
+
+    \b
+    orlop images unmount /mnt --rm
+    """
     folder = os.path.abspath(target)
 
     async def run(store: Store) -> None:

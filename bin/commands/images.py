@@ -98,7 +98,11 @@ def label(session: Session, name: str, labels: tuple[str, ...], replace_all: boo
 @json_option
 @click.pass_obj
 def inspect(session: Session, name: str, with_content: bool, as_json: bool) -> None:
-    """Show an image as a tree of what it is made of, and which of that is here."""
+    """Show an image as a tree of what it is made of, and which of that is here.
+
+    \b
+    orlop images inspect redis --content
+    """
 
     async def run(store: Store) -> None:
         image = await store.images.get(await resolve_name(store, name))
@@ -131,6 +135,10 @@ def remove(session: Session, names: tuple[str, ...], asynchronous: bool, sync: b
 
     With a grace period (gc.grace_s) it waits in the bin instead, and `orlop undelete` brings all of it back. Short
     names stand for what `pull` makes of them.
+
+    \b
+    orlop images rm redis
+    orlop images rm redis:6 redis:7 --sync
     """
 
     async def run(store: Store) -> None:

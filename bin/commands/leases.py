@@ -57,7 +57,11 @@ def create(session: Session, labels: tuple[str, ...], name: str, expires: int) -
 @list_options
 @click.pass_obj
 def list_(session: Session, options: ListOptions) -> None:
-    """List leases, also those that have expired and are not collected yet. Filters: id, labels.<key>."""
+    """List leases, also those that have expired and are not collected yet. Filters: id, labels.<key>.
+
+    \b
+    orlop leases ls 'labels.owner==ci'
+    """
 
     async def row(_: Store, lease: Lease) -> list[str]:
         return [lease.id, rfc3339(lease.created_at), labels_text(lease.labels)]
@@ -77,7 +81,11 @@ def list_(session: Session, options: ListOptions) -> None:
 @click.option("--sync", is_flag=True, help="Wait until what only they held is gone.")
 @click.pass_obj
 def remove(session: Session, ids: tuple[str, ...], sync: bool) -> None:
-    """End leases. What nothing else keeps is collected."""
+    """End leases. What nothing else keeps is collected.
+
+    \b
+    orlop leases rm build-17 --sync
+    """
 
     async def run(store: Store) -> None:
         try:
@@ -95,7 +103,11 @@ def remove(session: Session, ids: tuple[str, ...], sync: bool) -> None:
 @json_option
 @click.pass_obj
 def resources(session: Session, id: str, quiet: bool, as_json: bool) -> None:  # noqa: A002 - click names it so
-    """List what a lease holds."""
+    """List what a lease holds.
+
+    \b
+    orlop leases resources build-17
+    """
 
     async def run(store: Store) -> None:
         found = [resource async for resource in store.leases.resources(id)]
@@ -116,7 +128,11 @@ def resources(session: Session, id: str, quiet: bool, as_json: bool) -> None:  #
 @click.argument("resource", metavar="RESOURCE")
 @click.pass_obj
 def add(session: Session, id: str, type: str, resource: str) -> None:  # noqa: A002 - click names them so
-    """Let a lease hold something. TYPE: content, images, ingests or snapshots/SNAPSHOTTER."""
+    """Let a lease hold something. TYPE: content, images, ingests or snapshots/SNAPSHOTTER.
+
+    \b
+    orlop leases add build-17 images redis:latest
+    """
 
     async def run(store: Store) -> None:
         await store.leases.add(id, LeaseResource(resource, type))
@@ -130,7 +146,11 @@ def add(session: Session, id: str, type: str, resource: str) -> None:  # noqa: A
 @click.argument("resource", metavar="RESOURCE")
 @click.pass_obj
 def remove_resource(session: Session, id: str, type: str, resource: str) -> None:  # noqa: A002 - click names them so
-    """Let a lease no longer hold something."""
+    """Let a lease no longer hold something.
+
+    \b
+    orlop leases remove-resource build-17 images redis:latest
+    """
 
     async def run(store: Store) -> None:
         await store.leases.remove(id, LeaseResource(resource, type))

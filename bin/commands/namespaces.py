@@ -41,7 +41,11 @@ def create(session: Session, name: str, labels: tuple[str, ...]) -> None:
 @json_option
 @click.pass_obj
 def list_(session: Session, quiet: bool, as_json: bool) -> None:
-    """List all namespaces."""
+    """List all namespaces.
+
+    \b
+    orlop namespaces ls
+    """
 
     async def run(store: Store) -> None:
         found = [namespace async for namespace in store.namespaces.list()]
@@ -62,7 +66,11 @@ def list_(session: Session, quiet: bool, as_json: bool) -> None:
 @click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_obj
 def label(session: Session, name: str, labels: tuple[str, ...]) -> None:
-    """Set labels and print what came of it; `key=` removes one. Other labels stay."""
+    """Set labels and print what came of it; `key=` removes one. Other labels stay.
+
+    \b
+    orlop namespaces label ci team=build
+    """
 
     async def run(store: Store) -> None:
         given = parse_labels(labels)
@@ -79,7 +87,11 @@ def label(session: Session, name: str, labels: tuple[str, ...]) -> None:
 @click.option("--ignore-missing", is_flag=True, help="A namespace that is not there is no error.")
 @click.pass_obj
 def remove(session: Session, names: tuple[str, ...], ignore_missing: bool) -> None:
-    """Remove empty namespaces. Leases and unfinished ingests do not count, and go with them."""
+    """Remove empty namespaces. Leases and unfinished ingests do not count, and go with them.
+
+    \b
+    orlop namespaces rm ci
+    """
 
     async def run(store: Store) -> None:
         async def act(name: str) -> None:

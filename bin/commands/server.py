@@ -15,7 +15,11 @@ __all__ = ["info", "plugins"]
 @click.command()
 @click.pass_obj
 def info(session: Session) -> None:
-    """Who serves, and how much is in the namespace, as JSON."""
+    """Who serves, and how much is in the namespace, as JSON.
+
+    \b
+    orlop info
+    """
 
     async def run(store: Store) -> None:
         server = await store.server()
@@ -44,7 +48,11 @@ def plugins() -> None:
 @json_option
 @click.pass_obj
 def list_(session: Session, filters: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """List the parts in the order in which they were started. Filters: type, id."""
+    """List the parts in the order in which they were started. Filters: type, id.
+
+    \b
+    orlop plugins ls
+    """
 
     async def run(store: Store) -> None:
         found = await store.plugins(filters)

@@ -69,7 +69,11 @@ def list_(session: Session, options: ListOptions, snapshotter: str) -> None:
 @snapshots.command("tree")
 @_with_snapshots
 def tree(session: Session, snapshotter: str) -> None:
-    """Show which snapshot stands on which."""
+    """Show which snapshot stands on which.
+
+    \b
+    orlop snapshots tree
+    """
 
     async def run(store: Store) -> None:
         below: dict[str, list[str]] = {}
@@ -88,7 +92,11 @@ def tree(session: Session, snapshotter: str) -> None:
 @click.argument("key")
 @_with_snapshots
 def info(session: Session, key: str, snapshotter: str) -> None:
-    """Show a snapshot's record as JSON."""
+    """Show a snapshot's record as JSON.
+
+    \b
+    orlop snapshots info base
+    """
 
     async def run(store: Store) -> None:
         print_json(await store.snapshots.using(snapshotter).get(key))
@@ -144,7 +152,11 @@ def view(
     labels: tuple[str, ...],
     snapshotter: str,
 ) -> None:
-    """Make a snapshot that is only looked at. It stays until it is removed."""
+    """Make a snapshot that is only looked at. It stays until it is removed.
+
+    \b
+    orlop snapshots view look base --mounts
+    """
 
     async def run(store: Store) -> None:
         made = await store.snapshots.using(snapshotter).view(key, parent, _kept(labels))
@@ -159,7 +171,11 @@ def view(
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @_with_snapshots
 def commit(session: Session, name: str, key: str, labels: tuple[str, ...], snapshotter: str) -> None:
-    """Turn the active snapshot KEY into the committed one NAME. It stays until it is removed."""
+    """Turn the active snapshot KEY into the committed one NAME. It stays until it is removed.
+
+    \b
+    orlop snapshots commit base work
+    """
 
     async def run(store: Store) -> None:
         await store.snapshots.using(snapshotter).commit(name, key, _kept(labels))
@@ -190,7 +206,11 @@ def mounts(session: Session, target: str, key: str, as_json: bool, snapshotter: 
 @click.argument("target", metavar="DIR")
 @_with_snapshots
 def mount(session: Session, key: str, target: str, snapshotter: str) -> None:
-    """Mount an active snapshot or a view on DIR. Needs privileges."""
+    """Mount an active snapshot or a view on DIR. Needs privileges.
+
+    \b
+    orlop snapshots mount work /mnt
+    """
 
     async def run(store: Store) -> None:
         mount_all(await store.snapshots.using(snapshotter).mounts(key), target)
@@ -201,7 +221,11 @@ def mount(session: Session, key: str, target: str, snapshotter: str) -> None:
 @snapshots.command("unmount")
 @click.argument("target", metavar="DIR")
 def unmount_(target: str) -> None:
-    """Unmount what is mounted on DIR. Whoever is inside keeps it until they leave."""
+    """Unmount what is mounted on DIR. Whoever is inside keeps it until they leave.
+
+    \b
+    orlop snapshots unmount /mnt
+    """
     unmount(target)
 
 
@@ -259,7 +283,11 @@ def diff(
 @click.option("--bytes", "-b", "plain", is_flag=True, help="Sizes as plain numbers.")
 @_with_snapshots
 def usage(session: Session, keys: tuple[str, ...], plain: bool, snapshotter: str) -> None:
-    """What snapshots take on disk, each without its parents; of none named, all."""
+    """What snapshots take on disk, each without its parents; of none named, all.
+
+    \b
+    orlop snapshots usage base --bytes
+    """
 
     async def run(store: Store) -> None:
         found = store.snapshots.using(snapshotter)
@@ -278,7 +306,11 @@ async def usage_row(found: Snapshots, name: str, plain: bool) -> list[str]:
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @_with_snapshots
 def remove(session: Session, keys: tuple[str, ...], snapshotter: str) -> None:
-    """Remove snapshots that nothing stands on. Their files go with the next collection."""
+    """Remove snapshots that nothing stands on. Their files go with the next collection.
+
+    \b
+    orlop snapshots rm work base
+    """
 
     async def run(store: Store) -> None:
         await for_each(keys, store.snapshots.using(snapshotter).remove)
@@ -291,7 +323,11 @@ def remove(session: Session, keys: tuple[str, ...], snapshotter: str) -> None:
 @click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
 @_with_snapshots
 def label(session: Session, key: str, labels: tuple[str, ...], snapshotter: str) -> None:
-    """Set labels and print what came of it; `key=` removes one. Other labels stay."""
+    """Set labels and print what came of it; `key=` removes one. Other labels stay.
+
+    \b
+    orlop snapshots label base stage=done
+    """
 
     async def run(store: Store) -> None:
         found, given = store.snapshots.using(snapshotter), parse_labels(labels)
@@ -306,7 +342,11 @@ def label(session: Session, key: str, labels: tuple[str, ...], snapshotter: str)
 @snapshots.command("cleanup")
 @_with_snapshots
 def cleanup(session: Session, snapshotter: str) -> None:
-    """Remove the files of snapshots that were removed, without a collection."""
+    """Remove the files of snapshots that were removed, without a collection.
+
+    \b
+    orlop snapshots cleanup
+    """
 
     async def run(store: Store) -> None:
         await store.snapshots.using(snapshotter).cleanup()

@@ -21,6 +21,9 @@ def version(session: Session, client_only: bool, as_json: bool) -> None:
     """The versions of this program and of the store it speaks to.
 
     A store's folder is not opened for this; only a server is asked.
+
+    \b
+    orlop version
     """
     client = {"version": __version__, "protocol": PROTOCOL_VERSION, "store_format": STORE_FORMAT}
     if not as_json:
