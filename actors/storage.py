@@ -40,7 +40,7 @@ from ..protocol.service import Answer
 from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Work, World
 from ..storage import keys
-from ..storage.collection.rebuild import begin_rebuild, rebuild_some
+from ..storage.collection.rebuild import begin_rebuild, is_readable, rebuild_some
 from ..storage.engine import KeyValue, Reopened, Snapshot, Transaction, WriteFailed
 from ..storage.overlay import Overlay, OverlayTransaction
 from .driving import drive
@@ -271,7 +271,7 @@ class StorageActor:
                     f"the store has format {_number(found)}, this orlop knows {STORE_FORMAT}",
                     hint="use a newer orlop",
                 )
-            elif _number(found) < 2:  # which had no forest
+            elif _number(found) < 2 or not is_readable(await txn.get(keys.CLOCK)):  # no forest, or one that is lost
                 await begin_rebuild(txn)
             txn.put(keys.FORMAT, keys.number(STORE_FORMAT))
             return (await txn.get(keys.STORE_ID) or b"").decode()

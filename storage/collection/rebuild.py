@@ -21,8 +21,9 @@ from ..usage import STORE, content_held, forget_usage, snapshot_held
 from .changes import record_changed
 from .kinds import KIND_OF, decode_record
 from .owed import OwedEntries, owe
+from .state import decode_clock
 
-__all__ = ["begin_rebuild", "rebuild_some"]
+__all__ = ["begin_rebuild", "is_readable", "rebuild_some"]
 
 _RECORDS_AT_ONCE: Final = 20
 _KEYS_AT_ONCE: Final = 500
@@ -50,9 +51,19 @@ class _OwedBefore(msgspec.Struct, frozen=True):
 _OWED_BEFORE = msgspec.msgpack.Decoder(_OwedBefore)
 
 
+def is_readable(clock: bytes | None) -> bool:
+    """Whether the collector's own state can be read; else all that it knew is found out anew."""
+    try:
+        decode_clock(clock)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
 async def begin_rebuild(txn: Transaction) -> None:
     """From now on nothing is known of any object. What leases owe is kept, in today's form."""
     txn.put(keys.REBUILT, b"clear")
+    txn.index(keys.CLOCK, None)
 
 
 async def rebuild_some(txn: Transaction) -> bool:

@@ -99,3 +99,14 @@ async def test_no_key_is_lost_or_flipped_unseen(furnished: Furnished, tmp_path: 
                 if not (await checked(up.store))[0]:
                     unseen.append((key, changed))
     assert unseen == []
+
+
+async def test_a_collectors_state_that_cannot_be_read_is_found_out_anew(furnished: Furnished, tmp_path: Path) -> None:
+    store = furnished.copy(tmp_path / "store")
+    async with store.opened() as up:
+        before = await alive(up.store)
+    store.engine.write({keys.CLOCK: b"\xff nonsense"})
+    async with store.opened() as up:
+        assert await alive(up.store) == before
+        assert (await up.store.collect(full=True)).differed == 0
+        assert (await checked(up.store))[0] == []
