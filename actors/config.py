@@ -39,8 +39,12 @@ class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=16, description="Parts of a large blob that are fetched at once; 1: never in parts.")
     ] = 4
     range_bytes: Annotated[
-        int, Meta(ge=64 * 1024, description="The size of a part. Blobs larger than two are fetched so.")
+        int, Meta(ge=64 * 1024, description="The size of a part. Only blobs larger than two are fetched so.")
     ] = 4 * 1024 * 1024
+    range_below: Annotated[
+        float,
+        Meta(ge=0, description="In parts, once one connection brings fewer bytes per second than this; inf: always."),
+    ] = 32 * 1024 * 1024.0
 
 
 class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

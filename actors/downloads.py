@@ -6,6 +6,7 @@ Source: spec registry 8, DESIGN 6.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -233,23 +234,39 @@ class Downloads:
             download.offset += len(piece)
             fetching.show(descriptor, TransferState.DOWNLOADING, download.offset, download.offset - begun)
 
-        config = self._config
-        if config.ranges > 1 and descriptor.size - begun > 2 * config.range_bytes:
-            try:
-                await fetch_parts(
-                    lambda start, end: fetching.registry.steady_blob(descriptor, start, end),
-                    begun,
-                    descriptor.size,
-                    config.range_bytes,
-                    config.ranges,
-                    take,
-                )
-                return
-            except OutOfRange:
-                pass  # no ranges there: as one piece, from where we are
-        async with aclosing(fetching.registry.steady_blob(descriptor, download.offset)) as pieces:
-            async for piece in pieces:
-                await take(piece)
+        config, steady = self._config, fetching.registry.steady_blob
+        began_s = trio.current_time()
+
+        def is_slow() -> bool:
+            """Several connections might bring it sooner, and it is worth it."""
+            came, passed_s = download.offset - begun, trio.current_time() - began_s
+            if config.ranges == 1 or descriptor.size - download.offset <= 2 * config.range_bytes:
+                return False
+            return came >= 2 * config.range_bytes and came < config.range_below * passed_s
+
+        async def as_one(*, while_fast: bool) -> None:
+            async with aclosing(steady(descriptor, download.offset)) as pieces:
+                async for piece in pieces:
+                    await take(piece)
+                    if while_fast and is_slow():
+                        return
+
+        large = config.ranges > 1 and descriptor.size - begun > 2 * config.range_bytes
+        if not (large and config.range_below == math.inf):
+            await as_one(while_fast=True)
+        if download.offset == descriptor.size:
+            return
+        try:
+            await fetch_parts(
+                lambda start, end: steady(descriptor, start, end),
+                download.offset,
+                descriptor.size,
+                config.range_bytes,
+                config.ranges,
+                take,
+            )
+        except OutOfRange:  # no ranges there: as one piece, from where we are
+            await as_one(while_fast=False)
 
     async def is_here(self, fetching: Fetching, descriptor: Descriptor) -> bool:
         """Whether this namespace has it; then the lease gets it too."""

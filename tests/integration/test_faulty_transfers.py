@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import math
 import os
 import random
 from collections import Counter
@@ -37,7 +38,7 @@ SIZES: Final = (300_000, 40_000, 3_000)
 """Fetched in parts, in one piece through an ingest, and without one."""
 ODDS: Final = ((0.1, 2), (0.25, 2), (0.4, 3), (0.25, None), (0.7, None))
 DECEIVING: Final = {Harm.FLIPPED, Harm.SPOILED, Harm.SHIFTED, Harm.SHORT}
-TRANSFER: Final = TransferConfig(stall_s=STALL_S, ranges=3, range_bytes=64 * 1024)
+TRANSFER: Final = TransferConfig(stall_s=STALL_S, ranges=3, range_bytes=64 * 1024, range_below=math.inf)
 pytestmark = pytest.mark.skipif(not DockerRegistry.available(), reason="no docker-registry here")
 Transfer = Callable[[int, Path, DockerRegistry, Counter[str]], Awaitable[None]]
 

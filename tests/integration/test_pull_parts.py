@@ -5,6 +5,7 @@ Source: spec registry 6; DESIGN, transfer.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -38,7 +39,7 @@ REPOSITORY = "lib/app"
 PART = 64 * 1024
 SIZE = 5 * PART - 1000
 PARTS = ["bytes=0-65535", "bytes=65536-131071", "bytes=131072-196607", "bytes=196608-262143", "bytes=262144-326679"]
-TRANSFER = TransferConfig(stall_s=STALL_S, ranges=3, range_bytes=PART)
+TRANSFER = TransferConfig(stall_s=STALL_S, ranges=3, range_bytes=PART, range_below=math.inf)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,35 @@ async def test_with_one_range_at_once_nothing_comes_in_parts(
         await pull(store, at(registry))
         await has(store, made)
     assert ranges(registry, made.layers[0].digest) == [None]
+
+
+async def test_a_connection_that_is_fast_enough_is_left_alone(
+    tmp_path: Path, registry: FaultyRegistry, made: MadeImage
+) -> None:
+    transfer = TransferConfig(ranges=3, range_bytes=PART, range_below=0)
+    async with opened(tmp_path / "fast", transfer=transfer) as store:
+        await pull(store, at(registry))
+        await has(store, made)
+    assert ranges(registry, made.layers[0].digest) == [None]
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+async def test_a_connection_that_is_too_slow_is_left_for_parts(
+    tmp_path: Path, registry: FaultyRegistry, made: MadeImage, has_ranges: bool
+) -> None:
+    """Any is, for this store; what came by then is kept."""
+    if not has_ranges:
+        registry.fault("GET ", IgnoreRange(), times=None)
+    transfer = TransferConfig(ranges=3, range_bytes=PART, range_below=1e15)
+    async with opened(tmp_path / "slow", transfer=transfer) as store:
+        await pull(store, at(registry))
+        await has(store, made)
+    first, *later = ranges(registry, made.layers[0].digest)
+    assert first is None
+    assert later
+    assert all(each is not None for each in later)
+    begins = [int(str(each).partition("=")[2].partition("-")[0]) for each in later]
+    assert min(begins) >= 2 * PART
 
 
 class Counting(FaultyRegistry):
@@ -240,7 +270,9 @@ async def test_what_came_of_a_pull_that_was_cancelled_is_not_asked_for_again(
         if step.digest == layer and step.offset >= 2 * PART:
             come.set()
 
-    async with opened(tmp_path / "patient", transfer=TransferConfig(ranges=3, range_bytes=PART)) as store:
+    async with opened(
+        tmp_path / "patient", transfer=TransferConfig(ranges=3, range_bytes=PART, range_below=math.inf)
+    ) as store:
         with Halting({REPOSITORY: layout}) as registry:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.pull, orlop.PullImage(at(registry), access=PLAIN), watch)
