@@ -43,6 +43,8 @@ __all__ = ["Collector"]
 log = structlog.get_logger("orlop.gc")
 
 _SLICES_TOGETHER: Final = 3
+_LONG_NS: Final = 3_000_000  # for a slice
+_LEAST_BUDGET: Final = 16
 _MOST_ROUNDS: Final = 1000
 RETRY_S: Final = 5.0  # after a slice that failed
 
@@ -71,6 +73,7 @@ class Collector:
         self._waiting: list[_Waiting] = []
         self._grace_ns = int(config.grace_s * 1e9)
         self._collecting = False
+        self._budget = SLICE_BUDGET
         self._worked_ns = self._longest_ns = 0
         self._total = _Total()
         self.runs = self.failures = 0
@@ -169,14 +172,22 @@ class Collector:
         async def some(txn: Transaction) -> Slice:
             txn.quiet = True
             began = self._world.clock.monotonic_ns()
-            part = await collect_some(txn, self._places, budget=SLICE_BUDGET, grace_ns=grace_ns)
+            part = await collect_some(txn, self._places, budget=self._budget, grace_ns=grace_ns)
             part.took_ns = self._world.clock.monotonic_ns() - began
+            self._adapt(part.took_ns)
             return part
 
         promises: list[Promise[Slice]] = [Promise() for _ in range(count)]
         for promise in promises:
             await self._storage.submit(Submission(some, promise))
         return [await promise.wait() for promise in promises]
+
+    def _adapt(self, took_ns: int) -> None:
+        """Reads of a large store take longer, and a slice holds up everybody: it does less, until it is short again."""
+        if took_ns > _LONG_NS:
+            self._budget = max(_LEAST_BUDGET, self._budget // 2)
+        elif took_ns < _LONG_NS // 3:
+            self._budget = min(SLICE_BUDGET, self._budget + _LEAST_BUDGET)
 
     async def _next_alarm(self) -> int | None:
         with self._storage.view() as view:

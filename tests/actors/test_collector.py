@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -13,6 +14,7 @@ from orlop.bin.embed import host_platform
 from orlop.bin.world import real_world
 from orlop.protocol.errors import NotFound
 from orlop.protocol.labels import GC_EXPIRE
+from orlop.protocol.world import World
 from orlop.storage.memory import MemoryStore
 
 PAUSE_S = CollectorConfig().pause_s
@@ -68,3 +70,37 @@ async def test_a_collection_that_a_crash_prevented_runs_after_the_restart(tmp_pa
         with trio.fail_after(5):
             while [info async for info in up.store.content.list()]:
                 await trio.sleep(PAUSE_S / 4)
+
+
+class _SlowClock:
+    """As if everything took long: every look at it finds five milliseconds gone."""
+
+    def __init__(self) -> None:
+        self._real = real_world().clock
+        self._passed_ns = 0
+
+    def now_ns(self) -> int:
+        return self._real.now_ns()
+
+    def monotonic_ns(self) -> int:
+        self._passed_ns += 5_000_000
+        return self._real.monotonic_ns() + self._passed_ns
+
+
+async def _slices_for(folder: Path, world: World) -> int:
+    """How many transactions it takes to collect what a lease held."""
+    async with run_store(StoreConfig(str(folder)), world, host_platform(), (), MemoryStore()) as up:
+        lease = await up.store.leases.create()
+        leased = up.store.with_lease(lease.id)
+        for number in range(100):
+            await leased.content.put(b"%d" % number)
+        before = up.storage.statistics().transactions
+        await up.store.leases.delete(lease.id)
+        assert (await up.store.collect()).content == 100
+        return up.storage.statistics().transactions - before
+
+
+async def test_a_slice_does_less_where_everything_takes_long(tmp_path: Path) -> None:
+    quick = await _slices_for(tmp_path / "quick", real_world())
+    slow = await _slices_for(tmp_path / "slow", replace(real_world(), clock=_SlowClock()))
+    assert slow > 2 * quick
