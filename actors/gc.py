@@ -153,7 +153,7 @@ class Collector:
                 await trio.sleep(took_ns / 1e9 * (1 / self._config.share - 1))
             if not part.urgent and any(each.urgent for each in waiting):
                 while part.more:
-                    part = await self._storage.transact(lambda txn: drop_unheld_some(txn, self._places))
+                    part = await self._drop_unheld()
                     total.add(part)
                     self._total.add(part)
                 part.more = True
@@ -181,6 +181,15 @@ class Collector:
         for promise in promises:
             await self._storage.submit(Submission(some, promise))
         return [await promise.wait() for promise in promises]
+
+    async def _drop_unheld(self) -> Slice:
+        async def some(txn: Transaction) -> Slice:
+            began = self._world.clock.monotonic_ns()
+            part = await drop_unheld_some(txn, self._places, budget=self._budget)
+            self._adapt(self._world.clock.monotonic_ns() - began)
+            return part
+
+        return await self._storage.transact(some)
 
     def _adapt(self, took_ns: int) -> None:
         """Reads of a large store take longer, and a slice holds up everybody: it does less, until it is short again."""

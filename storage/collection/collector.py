@@ -28,6 +28,7 @@ SLICE_BUDGET: Final = 128
 """Reads and writes of one slice; one or two milliseconds."""
 _AT_ONCE: Final = 16
 _OWED_COST: Final = 100
+_UNHELD_COST: Final = 8
 
 
 class Places:
@@ -184,10 +185,10 @@ async def _seal_what_is_due(forest: Forest, grace_ns: int) -> bool:
     return True
 
 
-async def drop_unheld_some(txn: Transaction, places: Places) -> Slice:
+async def drop_unheld_some(txn: Transaction, places: Places, *, budget: int = SLICE_BUDGET) -> Slice:
     """Only that part of a collection that takes what no namespace holds any more from the backends."""
     txn.quiet = True
-    forest = await Forest.load(txn, collector=True)
+    forest = await Forest.load(txn, collector=True, budget=budget)
     slice_ = Slice()
     slice_.more = await _drop_unheld(forest, slice_, places)
     forest.save()
@@ -200,8 +201,9 @@ async def _drop_unheld(forest: Forest, slice_: Slice, places: Places) -> bool:
     txn = forest.txn
     forest.reads += 2
     unheld = await ledger.count_unheld(txn)
-    blobs = await ledger.page_unheld(txn, places.blob, _AT_ONCE) if unheld else []
-    folders = await snapshots.page_unheld_snapshots(txn, places.snapshot, _AT_ONCE)
+    limit = max(1, int(min(_AT_ONCE * _UNHELD_COST, forest.budget)) // _UNHELD_COST)
+    blobs = await ledger.page_unheld(txn, places.blob, limit) if unheld else []
+    folders = await snapshots.page_unheld_snapshots(txn, places.snapshot, limit)
     again = bool((unheld and places.blob) or places.snapshot)
     places.blob = blobs[-1] if blobs else ""
     places.snapshot = folders[-1] if folders else 0
