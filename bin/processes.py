@@ -125,7 +125,11 @@ class ForkedPool:
         try:
             with theirs:
                 self._server = await trio.lowlevel.open_process(
-                    arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    process_group=0,  # Ctrl-C at a terminal is ours to hear; it ends with us
                 )
         except BaseException:
             ours.close()

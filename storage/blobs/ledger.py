@@ -94,7 +94,8 @@ async def small_bytes(reader: Reader, digest: str) -> bytes | None:
 
 
 async def record_file(txn: Transaction, digest: str, size: int, generation: int) -> Blob:
-    """A synced file stands under its final name. Join the live one and queue ours, or become it."""
+    """A synced file stands under its final name. Join the live one and queue ours, or become it. Somebody holds it
+    before the transaction ends."""
     live = await find_blob(txn, digest)
     if live is not None and live.generation == generation:
         return live
@@ -108,7 +109,6 @@ async def record_file(txn: Transaction, digest: str, size: int, generation: int)
         return live
     blob = Blob(size, generation)
     _put(txn, digest, blob)
-    await _put_unheld(txn, digest)
     return blob
 
 
@@ -120,7 +120,8 @@ async def replace_lost(txn: Transaction, digest: str, lost: int, generation: int
 
 
 async def record_small(txn: Transaction, digest: str, data: bytes) -> Blob:
-    """Keep the bytes in the engine, in this transaction, unless the blob is live already."""
+    """Keep the bytes in the engine, in this transaction, unless the blob is live already. Somebody holds it before the
+    transaction ends."""
     live = await find_blob(txn, digest)
     if live is not None and not live.damaged:
         return live
@@ -129,8 +130,6 @@ async def record_small(txn: Transaction, digest: str, data: bytes) -> Blob:
     blob = Blob(len(data), 0, live.holders if live is not None else 0)
     _put(txn, digest, blob)
     txn.put(keys.small_bytes(digest), seal(data))
-    if not blob.holders:
-        await _put_unheld(txn, digest)
     return blob
 
 

@@ -32,15 +32,18 @@ _UNHELD_COST: Final = 8
 
 
 class Places:
-    """Where the search for what nobody holds goes on: LevelDB finds the first key of a long-used range slowly."""
+    """Where the search for what nobody holds goes on: LevelDB finds the first key of a long-used range slowly. `swept`:
+    blobs of which it is known, without a search, that nobody may hold them."""
 
     def __init__(self) -> None:
         self.blob = ""
         self.snapshot = 0
         self.deleted = b""
+        self.swept: list[str] = []
 
     def clear(self) -> None:
         self.blob, self.snapshot, self.deleted = "", 0, b""
+        self.swept.clear()
 
 
 class Slice:
@@ -104,7 +107,7 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
         return True
     if clock.current:
         for phase in (Phase.SUSPECTS, Phase.RESCUES):
-            if await _work(forest, slice_, clock.current, phase):
+            if await _work(forest, slice_, places, clock.current, phase):
                 return True
         await _close(forest, grace_ns)
         return True
@@ -113,7 +116,7 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
         return True
     if clock.sealed:
         round_ = next((each for each in clock.sealed if each in clock.rushed), clock.sealed[0])
-        if not await _work(forest, slice_, round_, Phase.SWEEP):
+        if not await _work(forest, slice_, places, round_, Phase.SWEEP):
             _end(forest, round_)
         return True
     if (await forest.extent(clock.open, Phase.SUSPECTS)).count:
@@ -127,7 +130,7 @@ async def _step(forest: Forest, slice_: Slice, places: Places, grace_ns: int) ->
     return await _seal_what_is_due(forest, grace_ns) or await _drop_unheld(forest, slice_, places)
 
 
-async def _work(forest: Forest, slice_: Slice, round_: int, phase: Phase) -> bool:
+async def _work(forest: Forest, slice_: Slice, places: Places, round_: int, phase: Phase) -> bool:
     """Some of a phase; False: nothing is left of it."""
     found = await forest.entries(round_, phase, _AT_ONCE)
     if not found:
@@ -148,6 +151,8 @@ async def _work(forest: Forest, slice_: Slice, round_: int, phase: Phase) -> boo
             size = await forest.counted(vertex)
             if await sweep(forest, vertex, state):
                 slice_.count(vertex, size)
+                if vertex.kind is Kind.CONTENT:
+                    places.swept.append(vertex.name)
         if forest.spent or forest.clock.climb is not None:
             break
     return True
@@ -202,10 +207,13 @@ async def _drop_unheld(forest: Forest, slice_: Slice, places: Places) -> bool:
     forest.reads += 2
     unheld = await ledger.count_unheld(txn)
     limit = max(1, int(min(_AT_ONCE * _UNHELD_COST, forest.budget)) // _UNHELD_COST)
-    blobs = await ledger.page_unheld(txn, places.blob, limit) if unheld else []
+    swept, places.swept = places.swept[:limit], places.swept[limit:]
+    blobs = swept
+    if unheld and not swept:
+        blobs = await ledger.page_unheld(txn, places.blob, limit)
     folders = await snapshots.page_unheld_snapshots(txn, places.snapshot, limit)
     again = bool((unheld and places.blob) or places.snapshot)
-    places.blob = blobs[-1] if blobs else ""
+    places.blob = blobs[-1] if blobs and not swept else ""
     places.snapshot = folders[-1] if folders else 0
     for digest in blobs:
         freed = await ledger.forget_unheld(txn, digest)
