@@ -5,7 +5,6 @@ Source: spec registry 8, DESIGN 6.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -16,7 +15,7 @@ import msgspec
 import trio
 
 from ..protocol.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfRange
-from ..protocol.identifiers import split_digest
+from ..protocol.identifiers import digest_of, split_digest
 from ..protocol.labels import merge_sources, source_label
 from ..protocol.messages import (
     MAX_INLINE_BYTES,
@@ -43,7 +42,7 @@ from .parts import fetch_parts
 from .progress import EVERY_S, Progress
 from .storage import StorageActor
 
-__all__ = ["Downloads", "Fetching", "Nowhere", "Repository", "check_bytes", "digest_of", "source_labels"]
+__all__ = ["Downloads", "Fetching", "Nowhere", "Repository", "check_bytes", "source_labels"]
 
 
 class _Download:
@@ -352,12 +351,8 @@ def source_labels(reference: Reference) -> dict[str, str]:
     return {source_label(reference.host): reference.repository}
 
 
-def digest_of(algorithm: str, data: bytes) -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
-
-
 def check_bytes(descriptor: Descriptor, data: bytes) -> None:
-    found = digest_of(split_digest(descriptor.digest)[0], data)
+    found = digest_of(data, split_digest(descriptor.digest)[0])
     if len(data) != descriptor.size or found != descriptor.digest:
         raise FailedPrecondition(
             f"{kind_of(descriptor.media_type)} {descriptor.digest}: the registry sent {len(data)} bytes "

@@ -30,16 +30,13 @@ class LoopWatch:
     def __init__(self, world: World) -> None:
         self._world = world
         self.lags = Histogram(_LAGS_S)
-        self.longest_s = 0.0
 
     async def run(self) -> None:
         clock = self._world.clock
         while True:
             began = clock.monotonic_ns()
             await trio.sleep(_EVERY_S)
-            lag = max(0.0, (clock.monotonic_ns() - began) / 1e9 - _EVERY_S)
-            self.lags.add(lag)
-            self.longest_s = max(self.longest_s, lag)
+            self.lags.add(max(0.0, (clock.monotonic_ns() - began) / 1e9 - _EVERY_S))
 
 
 class StoreMetrics:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ..protocol.errors import FailedPrecondition, InvalidArgument, NotFound
-from ..protocol.identifiers import check_digest, check_name
+from ..protocol.identifiers import check_digest, check_name, digest_of
 from ..protocol.messages import (
     Context,
     CopyImage,
@@ -45,7 +45,6 @@ from ..protocol.registry.references import Reference, parse_reference
 from ..protocol.service import Session
 from ..storage.tables import CONTENT, IMAGES
 from .content_actor import ContentActor
-from .downloads import digest_of
 from .failures import first_of
 from .origins import LocalOrigin, Origin, RegistryOrigin
 from .progress import Emit, Progress
@@ -204,7 +203,7 @@ class Pusher:
         if len(chosen) == 1 and not trim:
             return await self._chosen(origin, chosen[0].descriptor, platforms, trim=False, name=name)
         smaller = trimmed(data, [each.digest for each in chosen], root.digest)
-        return Descriptor(root.media_type, digest_of("sha256", smaller), len(smaller)), smaller
+        return Descriptor(root.media_type, digest_of(smaller), len(smaller)), smaller
 
     async def _plan(self, origin: Origin, root: Descriptor, data: bytes, host: str, options: PushOptions) -> _Plan:
         plan = _Plan({root.digest: _Document(root, data, 0)})

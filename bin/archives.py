@@ -198,9 +198,9 @@ def _decompressed(file: Any) -> Any:
         head += more
     whole = _Begun(head, file)
     if head.startswith(_GZIP):
-        return igzip.IGzipFile(fileobj=whole)  # type: ignore[no-untyped-call]
+        return igzip.IGzipFile(fileobj=whole)  # type: ignore[no-untyped-call]  # isal has no types
     if head.startswith(_ZSTD):
-        return zstandard.ZstdDecompressor().stream_reader(whole, read_across_frames=True)  # type: ignore[arg-type]
+        return zstandard.ZstdDecompressor().stream_reader(whole, read_across_frames=True)  # type: ignore[arg-type]  # it asks for less than its stub says
     return whole
 
 
@@ -354,7 +354,7 @@ def _compression_of(path: str) -> Compression:
 
 def _compressed(file: Any, compression: Compression) -> Any:
     if compression is Compression.GZIP:
-        return igzip.IGzipFile(filename="", fileobj=file, mode="wb", mtime=0)  # type: ignore[no-untyped-call]
+        return igzip.IGzipFile(filename="", fileobj=file, mode="wb", mtime=0)  # type: ignore[no-untyped-call]  # isal has no types
     if compression is Compression.ZSTD:
         return zstandard.ZstdCompressor().stream_writer(file, closefd=False)
     return file

@@ -16,6 +16,7 @@ from isal import isal_zlib
 from ..actors.failures import first_of
 from ..protocol.api import Store
 from ..protocol.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound
+from ..protocol.identifiers import digest_of
 from ..protocol.labels import UNCOMPRESSED
 from ..protocol.messages import TransferProgress, TransferState
 from ..protocol.records import ContentInfo, Descriptor, Image, LeaseResource
@@ -145,7 +146,7 @@ class _Work:
         if "mediaType" in document or self._oci:
             document["mediaType"] = media_type
         data = msgspec.json.encode(document)
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = digest_of(data)
         labels = document_labels(media_type, data, digest)
         content = self._store.content
         info = await content.write(f"convert-{digest}", data, size=len(data), expected=digest, labels=labels)
@@ -229,7 +230,7 @@ def _repack(
     read: Callable[[int], bytes], put: Callable[[bytes], None], wanted: Compression, diff_id: str, digest: str
 ) -> None:
     compressor: Any = {
-        Compression.GZIP: lambda: isal_zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW),  # type: ignore[no-untyped-call]
+        Compression.GZIP: lambda: isal_zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW),  # type: ignore[no-untyped-call]  # isal has no types
         Compression.ZSTD: lambda: zstandard.ZstdCompressor(level=3).compressobj(),
         Compression.NONE: lambda: None,
     }[wanted]()

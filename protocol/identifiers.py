@@ -5,6 +5,7 @@ Every check raises InvalidArgument and names the offender. Source: spec metadata
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import lru_cache
 
@@ -19,6 +20,7 @@ __all__ = [
     "check_name",
     "check_request_namespace",
     "check_topic",
+    "digest_of",
     "quote",
     "split_digest",
 ]
@@ -85,6 +87,10 @@ def split_digest(digest: str) -> tuple[str, str]:
     """(algorithm, hex) of a digest that has been checked."""
     algorithm, _, encoded = digest.partition(":")
     return algorithm, encoded
+
+
+def digest_of(data: bytes, algorithm: str = "sha256") -> str:
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 def check_topic(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ...protocol.api import Store
-from ...protocol.errors import AlreadyExists, NotFound
+from ...protocol.errors import AlreadyExists
 from ...protocol.registry.platforms import parse_platform
 from ...protocol.registry.references import normalize
 from ..archives import Compression
@@ -59,18 +59,10 @@ def convert(
 
     async def run(store: Store) -> None:
         before = await resolve_name(store, source)
-        if not force and await _exists(store, name):
+        if not force and await store.images.has(name):
             raise AlreadyExists(f'image "{name}"', hint="use --force to move it")
         with open_display(quiet) as display:
             image = await convert_image(store, before, name, conversion, host, display.show)
         click.echo(image.target.digest)
 
     session.run(run)
-
-
-async def _exists(store: Store, name: str) -> bool:
-    try:
-        await store.images.get(name)
-    except NotFound:
-        return False
-    return True

@@ -123,7 +123,7 @@ async def _check_one(store: Store, about: tuple[str, str, str], manifest: Child,
     except NotFound:
         return Checked(*about, platform, State.UNAVAILABLE, missing=[manifest.digest])
     parts = children(manifest.media_type, data, manifest.digest)
-    missing = [each for each in parts if not await _is_here(store, each.digest)]
+    missing = [each for each in parts if not await store.content.has(each.digest)]
     required, lacking = sum(each.size for each in parts), sum(each.size for each in missing)
     unpacked = False
     if parts and parts[0] not in missing and parts[0].media_type in CONFIG_TYPES[:2]:
@@ -142,14 +142,6 @@ async def _check_one(store: Store, about: tuple[str, str, str], manifest: Child,
         unpacked,
         [each.digest for each in missing],
     )
-
-
-async def _is_here(store: Store, digest: str) -> bool:
-    try:
-        await store.content.info(digest)
-    except NotFound:
-        return False
-    return True
 
 
 async def _is_unpacked(store: Store, chain_id: str, snapshotter: str) -> bool:

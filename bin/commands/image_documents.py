@@ -52,7 +52,7 @@ async def walk(store: Store, image: Image) -> AsyncIterator[Node]:
         if child.digest in seen:
             continue
         seen.add(child.digest)
-        here = await _is_here(store, child.digest)
+        here = await store.content.has(child.digest)
         data = b""
         if here and kind_of(child.media_type) in ("index", "manifest", "config"):
             data = await store.content.read(child.digest)
@@ -108,17 +108,9 @@ async def image_config(store: Store, image: Image, host: Platform) -> ImageConfi
     raise NotFound(f'configuration of image "{image.name}" for platform {host}')
 
 
-async def _is_here(store: Store, digest: str) -> bool:
-    try:
-        await store.content.info(digest)
-    except NotFound:
-        return False
-    return True
-
-
 async def _all_here(store: Store, found: list[Child]) -> bool:
     for child in found:
-        if not await _is_here(store, child.digest):
+        if not await store.content.has(child.digest):
             return False
     return True
 

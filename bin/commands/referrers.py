@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from ...protocol.api import Store
+from ...protocol.identifiers import digest_of
 from ...protocol.messages import ListReferrers, PushImage, RegistryAccess
 from ...protocol.records import Descriptor
 from ...protocol.registry.documents import MANIFEST_TYPES, document_labels
@@ -158,7 +159,7 @@ async def _bring(store: Store, path: str, kind: str) -> Descriptor:
 
 
 async def _put(store: Store, data: bytes, kind: str, labels: dict[str, str]) -> Descriptor:
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    digest = digest_of(data)
     await store.content.write(f"attach-{digest}", data, size=len(data), expected=digest, labels=labels)
     return Descriptor(kind, digest, len(data))
 

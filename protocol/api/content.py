@@ -10,7 +10,7 @@ import trio
 
 from .. import messages as m
 from .. import methods as t
-from ..errors import AlreadyExists, DataLoss, FailedPrecondition, Unavailable
+from ..errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound, Unavailable
 from ..messages import Context
 from ..records import ContentInfo, IngestStatus
 from .caller import BlobReader, Caller
@@ -58,6 +58,14 @@ class Content(Resource):
     ) -> Awaitable[ContentInfo]:
         """A blob of up to 16 KiB in one call. Raises AlreadyExists, FailedPrecondition (digest)."""
         return self._call(t.CONTENT_PUT, m.PutContent(data, expected, media_type, dict(labels or {})))
+
+    async def has(self, digest: str) -> bool:
+        """Whether this namespace has it."""
+        try:
+            await self.info(digest)
+        except NotFound:
+            return False
+        return True
 
     def open(self, digest: str) -> AbstractAsyncContextManager[BlobReader]:
         """`async with content.open(digest) as reader`. Raises NotFound."""

@@ -15,6 +15,7 @@ import msgspec
 
 from .. import messages as m
 from .. import methods as t
+from ..errors import NotFound
 from ..messages import Context
 from ..methods import Method
 from ..records import Container, Descriptor, Event, EventPayload, Image, Lease, LeaseResource, Namespace, Sandbox
@@ -115,6 +116,14 @@ class Images(Resource):
         `source_date_epoch`: nanoseconds, stands in both times instead of now.
         """
         return self._call(t.IMAGES_CREATE, m.CreateImage(name, target, dict(labels or {}), source_date_epoch))
+
+    async def has(self, name: str) -> bool:
+        """Whether there is an image of that name."""
+        try:
+            await self.get(name)
+        except NotFound:
+            return False
+        return True
 
     def get(self, name: str) -> Awaitable[Image]:
         """Raises NotFound."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from ..api import Store
 from ..errors import AlreadyExists, InvalidArgument, NotFound, OrlopError
-from ..identifiers import check_digest, quote, split_digest
+from ..identifiers import check_digest, digest_of, quote, split_digest
 from ..labels import GC_BREF_IMAGE, GC_EXPIRE, GC_REF_CONTENT
 from ..messages import MAX_INLINE_BYTES, TransferProgress, TransferState
 from ..records import ContentInfo, Descriptor, Image
@@ -201,7 +201,7 @@ class _Archive:
         return Child(INDEX_TYPES[0], info.digest, info.size)
 
     async def _put_document(self, data: bytes) -> ContentInfo:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = digest_of(data)
         return await self._store.content.write(f"import-{digest}", data, size=len(data), expected=digest)
 
     def _find(self, path: str) -> tuple[Descriptor, str]:
@@ -237,7 +237,7 @@ class _Archive:
         """Of an index what the archive holds, or what was asked for; of a manifest everything."""
         if parent.media_type not in INDEX_TYPES:
             return found
-        here = [each for each in found if await self._is_here(each.digest)]
+        here = [each for each in found if await self._store.content.has(each.digest)]
         if not options.platforms:
             if not here and found:
                 raise NotFound(f"any manifest of index {parent.digest} in the archive")
@@ -252,15 +252,8 @@ class _Archive:
         return chosen
 
     async def _need(self, child: Child) -> None:
-        if not await self._is_here(child.digest):
+        if not await self._store.content.has(child.digest):
             raise NotFound(f"{kind_of(child.media_type)} {child.digest} in the archive")
-
-    async def _is_here(self, digest: str) -> bool:
-        try:
-            await self._store.content.info(digest)
-        except NotFound:
-            return False
-        return True
 
     def _tell(self, name: str, state: TransferState, offset: int, total: int) -> None:
         digest = name if ":" in name else ""
@@ -304,7 +297,7 @@ async def _record(store: Store, wanted: Mapping[str, Descriptor], options: Impor
 
 async def _record_together(store: Store, wanted: Mapping[str, Descriptor], options: ImportOptions) -> list[Image]:
     for last in (False, False, True):
-        known = [name for name in wanted if await _is_recorded(store, name)]
+        known = [name for name in wanted if await store.images.has(name)]
         planned: list[Awaitable[Image]] = []
         try:
             async with store.transaction() as tx:
@@ -322,11 +315,3 @@ async def _record_together(store: Store, wanted: Mapping[str, Descriptor], optio
         else:
             break
     return [await each for each in planned]
-
-
-async def _is_recorded(store: Store, name: str) -> bool:
-    try:
-        await store.images.get(name)
-    except NotFound:
-        return False
-    return True

@@ -6,7 +6,6 @@ where the registry says it stands, in chunks. Source: spec registry 10; OCI dist
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -18,7 +17,7 @@ import msgspec
 import structlog
 
 from ..errors import FailedPrecondition, NotFound, Unauthenticated, Unavailable
-from ..identifiers import split_digest
+from ..identifiers import digest_of, split_digest
 from ..records import Descriptor
 from .client import Registry, read_limited, scope_of
 from .documents import INDEX_TYPES, annotations_of, artifact_type_of, kind_of, subject_of
@@ -191,7 +190,7 @@ class Uploader:
         index = await self._index_at(f"manifests/{tag}") or []
         found = [each for each in index if each.get("digest") != descriptor.digest]
         whole = msgspec.json.encode({"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [*found, entry]})
-        digest = f"sha256:{hashlib.sha256(whole).hexdigest()}"
+        digest = digest_of(whole)
         await self.put_document(Descriptor(INDEX_TYPES[0], digest, len(whole)), whole, tag)
 
     async def lists(self, descriptor: Descriptor, subject: str) -> bool:
