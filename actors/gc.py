@@ -74,7 +74,7 @@ class Collector:
         self._grace_ns = int(config.grace_s * 1e9)
         self._collecting = False
         self._budget = SLICE_BUDGET
-        self._worked_ns = self._longest_ns = 0
+        self._worked_ns = self._longest_ns = self._uncounted = 0
         self._total = _Total()
         self.runs = self.failures = 0
         storage.listen(self._hear)
@@ -136,6 +136,7 @@ class Collector:
         clock = self._world.clock
         began = clock.monotonic_ns()
         total = _Total()
+        self._uncounted = self._removals.uncounted_bytes
         first = True
         grace_ns = 0 if any(each.empty_bin for each in waiting) else self._grace_ns
         while True:
@@ -157,13 +158,13 @@ class Collector:
                     total.add(part)
                     self._total.add(part)
                 part.more = True
-                await self._removals.done()
+                await self._removed(total)
                 for each in [each for each in waiting if each.urgent]:
                     waiting.remove(each)
                     each.promise.succeed(total.collection(clock.monotonic_ns() - began))
             if not part.more:
                 break
-        await self._removals.done()
+        await self._removed(total)
         return total.collection(clock.monotonic_ns() - began)
 
     async def _slices(self, count: int, grace_ns: int) -> list[Slice]:
@@ -265,6 +266,14 @@ class Collector:
         if self._alarm_ns is None:
             return math.inf
         return max(0.0, (self._alarm_ns - self._world.clock.now_ns()) / 1e9)
+
+    async def _removed(self, total: _Total) -> None:
+        """Until what was queued is off the disk; what lay there uncounted is known only then."""
+        await self._removals.done()
+        uncounted = self._removals.uncounted_bytes - self._uncounted
+        self._uncounted += uncounted
+        total.freed += uncounted
+        self._total.freed += uncounted
 
     def _hear(self, news: Durable) -> None:
         self._changes += news.changes

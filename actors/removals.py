@@ -18,6 +18,7 @@ from ..storage.blobs import ledger
 from ..storage.blobs.local import LocalBlobs, disk_error
 from ..storage.engine import Transaction
 from ..storage.snapshots import FOLDERS
+from .measuring import Scales
 from .snapshotters import Snapshotters
 from .storage import Durable, StorageActor
 from .workers import LayerWorkers
@@ -33,13 +34,22 @@ RETRY_ASIDE_S = 60.0
 
 class RemovalActor:
     def __init__(
-        self, storage: StorageActor, blobs: LocalBlobs, snapshotters: Snapshotters, workers: LayerWorkers, world: World
+        self,
+        storage: StorageActor,
+        blobs: LocalBlobs,
+        snapshotters: Snapshotters,
+        workers: LayerWorkers,
+        scales: Scales,
+        world: World,
     ) -> None:
         self._storage = storage
         self._blobs = blobs
         self._snapshotters = snapshotters
         self._workers = workers
+        self._scales = scales
         self._world = world
+        self.uncounted_bytes = 0
+        """Of what has gone, the bytes that no record counted: those of ingests, and of snapshots never committed."""
         self._due = trio.Event()
         self._removed_up_to: int | None = None  # not known before the queue was read
         self._removed = trio.Condition()
@@ -102,7 +112,9 @@ class RemovalActor:
             head = await ledger.last_removal(view)
             page = await ledger.page_removals(view, self._removed_up_to, _REMOVALS_AT_ONCE)
         if page:
+            uncounted = [(each.path, await self._scales.weigh(each.path)) for _, each in page if not each.size]
             left = await self._remove([removal.path for _, removal in page])
+            self.uncounted_bytes += sum(size for path, size in uncounted if path not in left)
             await self._storage.transact(partial(_strike, page=page, left=left))
         async with self._removed:
             self._removed_up_to = page[-1][0] if len(page) == _REMOVALS_AT_ONCE else max(head, self._removed_up_to)

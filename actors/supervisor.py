@@ -31,6 +31,7 @@ from ..storage.leveldb import LevelDBStore
 from ..storage.lock import Holder, StoreLock
 from .caller import LocalCaller
 from .checking import Checker
+from .collection_plan import CollectionPlanner
 from .config import StoreConfig
 from .content_actor import ContentActor
 from .events import EventsActor, JournalLimits
@@ -39,6 +40,7 @@ from .gc import Collector
 from .image_unpack import ImageUnpacks
 from .introspection import Introspection
 from .layers import LayerActor
+from .measuring import Scales
 from .metrics import LoopWatch, StoreMetrics
 from .planning import Plans
 from .pulling import Puller
@@ -157,7 +159,8 @@ async def _served(
     content_actor = ContentActor(storage, blobs, world, policy)
     workers = LayerWorkers(pool, world)
     snapshotters = Snapshotters(config.root, world, config.snapshots)
-    removals = RemovalActor(storage, blobs, snapshotters, workers, world)
+    scales = Scales(blobs, snapshotters, workers, world)
+    removals = RemovalActor(storage, blobs, snapshotters, workers, scales, world)
     plans = Plans(storage)
     snapshots = SnapshotActor(storage, snapshotters, workers, removals, plans.snapshots, world)
     layers = LayerActor(content_actor, plans.content, snapshots, snapshotters, workers, config.unpack, world)
@@ -181,7 +184,7 @@ async def _served(
         world.clock,
     )
     body: BaseException | None = None
-    engine_room, domains = _Ward(), _Ward()
+    engine_room, domains, connections = _Ward(), _Ward(), _Ward()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine_room.keep, storage.run)
@@ -196,6 +199,7 @@ async def _served(
                     content_actor=content_actor,
                     events=events,
                     collector=collector,
+                    collection_planner=CollectionPlanner(storage, scales, world),
                     snapshots=snapshots,
                     layers=layers,
                     image_unpacks=image_unpacks,
@@ -215,19 +219,22 @@ async def _served(
                     nursery.start_soon(domains.keep, actor)
                 session = service.open_session()
                 async with trio.open_nursery() as listeners:
-                    addresses = await _listen(config, world, listen, service, listeners)
-                    metrics_address = await _expose(expose, world, metrics, listeners)
-                    store = Store(LocalCaller(service, session, world.clock), Context(namespace=DEFAULT_NAMESPACE))
-                    announce(addresses)
                     try:
-                        yield RunningStore(store, service, storage, collector, addresses, metrics_address)
-                    except BaseException as error:  # noqa: BLE001 - raised again, as itself, below
-                        body = error
-                    announce(())
-                    service.drain()
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + config.drain_s):
-                        await service.wait_quiet()
-                    listeners.cancel_scope.cancel()
+                        addresses = await _listen(config, world, listen, service, connections, listeners)
+                        metrics_address = await _expose(expose, world, metrics, listeners)
+                        store = Store(LocalCaller(service, session, world.clock), Context(namespace=DEFAULT_NAMESPACE))
+                        announce(addresses)
+                        try:
+                            yield RunningStore(store, service, storage, collector, addresses, metrics_address)
+                        except BaseException as error:  # noqa: BLE001 - raised again, as itself, below
+                            body = error
+                        announce(())
+                        service.drain()
+                        with trio.CancelScope(shield=True, deadline=trio.current_time() + config.drain_s):
+                            await service.wait_quiet()
+                    finally:
+                        connections.end()
+                        listeners.cancel_scope.cancel()
                 with trio.CancelScope(shield=True):  # ends when the disk does
                     await session.close()
                     await content_actor.close_writers()
@@ -247,8 +254,8 @@ async def _served(
 
 
 class _Ward:
-    """Actors that outlive a cancellation from outside, until it is their turn to end: those who use them clean
-    up first. If one fails, all of them end at once."""
+    """What outlives a cancellation from outside, until it is its turn to end: actors whose users clean up first,
+    connections whose calls are answered first. If one fails, all of them end at once."""
 
     def __init__(self) -> None:
         self._scopes: list[trio.CancelScope] = []
@@ -302,15 +309,16 @@ async def _listen(
     world: World,
     listen: Sequence[Address],
     service: StoreService,
+    ward: _Ward,
     nursery: trio.Nursery,
 ) -> list[Address]:
-    """Bind every address before any is served."""
+    """Bind every address, and serve it until the ward ends."""
     found = []
     budget = Budget()
     for address in listen:
         listener = await world.network.listen(address, config.socket_mode)
         found.append(listener.address)
-        nursery.start_soon(_serve, listener, service, world, budget)
+        nursery.start_soon(ward.keep, partial(_serve, listener, service, world, budget))
     return found
 
 

@@ -19,7 +19,7 @@ import trio
 from ..actors.config import StoreConfig
 from ..protocol.errors import InvalidArgument, OrlopError, StoreFailed
 from ..protocol.version import __version__
-from .embed import serve
+from .embed import serving
 from .output import EXIT_FAILED, fail
 
 __all__ = ["main"]
@@ -80,15 +80,12 @@ def read_config(root: str | None, listen: tuple[str, ...], config_file: str | No
 
 async def _serve(config: StoreConfig) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-            running = await nursery.start(serve, config)
+        async with serving(config) as running:
             settle_memory()
             print("ready:", *running.addresses, flush=True)
             _tell_systemd("READY=1")
-            async for _ in signals:
-                _tell_systemd("STOPPING=1")
-                nursery.cancel_scope.cancel()
-                break
+            await anext(signals)
+            _tell_systemd("STOPPING=1")
 
 
 def bound_memory() -> None:

@@ -18,7 +18,7 @@ from ..protocol.registry.platforms import Platform, normalized
 from ..protocol.world import Address, World
 from .world import parse_address, real_world
 
-__all__ = ["connect", "host_platform", "open_store", "serve"]
+__all__ = ["connect", "host_platform", "open_store", "serve", "serving"]
 
 
 def host_platform() -> Platform:
@@ -78,8 +78,15 @@ async def serve(
     `running.addresses` says where it listens, `running.store` is its typed interface. It serves until it is
     cancelled, and then drains: what was accepted is answered first.
     """
+    async with serving(config, world=world) as running:
+        task_status.started(running)
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def serving(config: StoreConfig, *, world: World | None = None) -> AsyncIterator[RunningStore]:
+    """The same, for the length of the block. Raises what `open_store` raises."""
     listen = [parse_address(text) for text in config.listen] or [Address(path=f"{config.root}/socket")]
     expose = parse_address(config.metrics.listen) if config.metrics.listen else None
     async with run_store(config, world or real_world("orlopd"), host_platform(), listen, expose=expose) as running:
-        task_status.started(running)
-        await trio.sleep_forever()
+        yield running

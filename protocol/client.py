@@ -236,8 +236,7 @@ class Client:
         if not self._pending and not self._out and not self._sending:
             try:
                 frame = frame[self._transport.send_nowait(frame) :]
-            except OSError as error:
-                self._lose(f"the connection broke: {error}")
+            except OSError as error:  # what came before may still be answered: the reader finds the end
                 raise Unavailable(f"{method.name}: the connection broke: {error}") from error
         self._asked += 1
         pending.ordinal = self._asked
@@ -280,13 +279,17 @@ class Client:
             pending.unwanted = True
 
     async def _write_forever(self) -> None:
+        """Until the server takes nothing more. What it took is still answered: the reader finds the end."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
             while self._out:
                 out, self._out = self._out, []
                 self._sending = True
-                await self._transport.send(b"".join(out) if len(out) > 1 else out[0])
+                try:
+                    await self._transport.send(b"".join(out) if len(out) > 1 else out[0])
+                except OSError:
+                    return
                 self._sending = False
 
     # receiving

@@ -45,6 +45,7 @@ class Outbox:
         self._drained.set()
         self.sending = False
         """Something is half sent: nothing else may be written to the transport."""
+        self._ended = False
 
     @property
     def held(self) -> int:
@@ -86,8 +87,8 @@ class Outbox:
         await self._drained.wait()
 
     async def sent(self) -> None:
-        """Until all answers have been sent."""
-        while self._answers or self.sending:
+        """Until everything has been sent, or nothing can be any more."""
+        while (self._answers or self._chunks or self.sending) and not self._ended:
             await self.caught_up()
 
     async def flush(self) -> None:
@@ -114,17 +115,19 @@ class Outbox:
 
     async def run(self) -> None:
         """Send until cancelled. Raises OSError when the connection broke."""
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            while self._answers or self._chunks:
-                self.sending = True
-                try:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                while self._answers or self._chunks:
+                    self.sending = True
                     await self._send_some()
-                finally:
                     self.sending = False
-                self._told()
-                self._drained.set()
+                    self._told()
+                    self._drained.set()
+        finally:
+            self._ended = True
+            self._drained.set()
 
     def drop(self) -> None:
         """Nobody will take them: close the descriptors among them."""

@@ -55,6 +55,7 @@ log = structlog.get_logger("orlop.server")
 _TIMED_READS = 16  # one of so many point reads
 BATCH_NS = 2_000_000
 HELLO_TIMEOUT_S = 30.0
+FAREWELL_S = 1.0  # how long a peer has to take what it was answered, when its connection ends
 MAX_CONNECTIONS = 1024
 READS_AT_ONCE = 4
 
@@ -176,15 +177,25 @@ class _Connection:
         self._reads = trio.Semaphore(READS_AT_ONCE)
 
     async def run(self) -> None:
+        """Until the peer goes, breaks the protocol, or the server ends; what is answered by then is still sent."""
+        writer = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self.outbox.run)
+            nursery.start_soon(self._write_forever, writer)
             try:
                 await self._read_forever()
             except RemoteProtocolError as error:
                 self._broken = True
-                await self._say_goodbye(error)
-            nursery.cancel_scope.cancel()
+                self._say_goodbye(error)
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL_S):
+                    await self.outbox.sent()
+                writer.cancel()
+                nursery.cancel_scope.cancel()
+
+    async def _write_forever(self, scope: trio.CancelScope) -> None:
+        with scope:
+            await self.outbox.run()
 
     async def close(self) -> None:
         for call in list(self.calls.values()):
@@ -428,15 +439,13 @@ class _Connection:
     def _close_descriptor(self, fd: int) -> None:
         self._transport.close_descriptor(fd)
 
-    async def _say_goodbye(self, error: RemoteProtocolError) -> None:
+    def _say_goodbye(self, error: RemoteProtocolError) -> None:
         """Answer the request whose frame cannot be taken, if its id is known; then the connection ends."""
         log.info("a client broke the protocol", error=str(error))
         if error.frame_id is not None:
             self._refuse(error.frame_id, InvalidArgument(str(error)))
         else:
             self.outbox.answer(encode_error(0, WireError("InvalidArgument", f"{error}: invalid argument")))
-        with trio.move_on_after(1):
-            await self.outbox.sent()
 
 
 def _internal(method: Method[Any, Any], defect: Exception) -> OrlopError:

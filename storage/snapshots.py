@@ -41,6 +41,7 @@ __all__ = [
     "id_of",
     "link_child",
     "origin",
+    "parse_folder",
     "page_unfinished",
     "page_unheld_snapshots",
     "rebase",
@@ -82,6 +83,14 @@ _UNFINISHED = decoder(Unfinished)
 def folder_of(snapshotter: str, snapshot_id: int) -> str:
     """Its path inside the store."""
     return f"{FOLDERS}{snapshotter}/{snapshot_id}"
+
+
+def parse_folder(path: str) -> tuple[str, int] | None:
+    """The snapshotter and id whose folder that is; None: it is another path inside the store."""
+    if not path.startswith(FOLDERS):
+        return None
+    snapshotter, _, name = path[len(FOLDERS) :].rpartition("/")
+    return snapshotter, int(name)
 
 
 def origin(snapshotter: str, options: str, below: bytes, layer: str, diff_id: str) -> bytes:

@@ -43,8 +43,8 @@ class Collect(msgspec.Struct, frozen=True):
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """What a collection removed, counted over all namespaces; `freed` in bytes on disk. `differed`: objects on which a
-    full mark did not agree, each a defect."""
+    """What a collection removed, counted over all namespaces; `freed` in bytes on disk, also of ingests and snapshots
+    that others gave up meanwhile. `differed`: objects on which a full mark did not agree, each a defect."""
 
     leases: int = 0
     images: int = 0
@@ -106,7 +106,7 @@ class Planned(msgspec.Struct, frozen=True):
 
 class PlannedCollection(msgspec.Struct, frozen=True):
     """`freed`: exactly the bytes of blobs and committed snapshots that nobody would hold any more, as their commits
-    counted them. What open ingests and active snapshots have written is nowhere counted, and not in it."""
+    counted them, and what ingests and active snapshots that would go have on disk now."""
 
     objects: int
     blobs: int

@@ -294,6 +294,11 @@ class LocalBlobs:
         for folder in {os.path.dirname(path) for path in paths}:
             self._files.sync_folder(self.path(folder))
 
+    def size_of(self, inside: str) -> int:
+        """Bytes of a file; 0 if it is not there."""
+        status = self._files.status(self.path(inside))
+        return 0 if status is None else status.size
+
     def sync_folder(self, inside: str) -> None:
         self._files.sync_folder(self.path(inside))
 

@@ -20,7 +20,7 @@ import pytest
 from tests.support.faulty_registry import FaultyRegistry, Stall
 from tests.support.layout_registry import LayoutRegistry
 from tests.support.registries import make_layout
-from tests.support.shell import TIMEOUT_S, Shell, daemon, one_line
+from tests.support.shell import DAEMON, ENVIRONMENT, TIMEOUT_S, Shell, daemon, one_line
 
 MISSING = f"sha256:{'0' * 64}"
 
@@ -367,6 +367,14 @@ def test_ctrl_c_drains_the_daemon_too(tmp_path: Path) -> None:
     with daemon(tmp_path / "store") as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(TIMEOUT_S) == 0
+
+
+def test_a_daemon_that_cannot_start_says_why_in_a_line(tmp_path: Path) -> None:
+    with daemon(tmp_path / "store") as process:
+        command = [*DAEMON, "--root", str(tmp_path / "store")]
+        second = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+        assert second.returncode == 1
+        assert second.stderr == f"orlopd: store {tmp_path}/store is in use by orlopd (pid {process.pid}): unavailable\n"
 
 
 def test_a_reader_that_goes_is_no_traceback(shell: Shell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -127,9 +128,24 @@ async def expired(calm: Calm) -> None:
     calm.clock.shift_s = HOUR_S
 
 
+async def half_made(calm: Calm) -> None:
+    """What no record counts: ingests that expire, active snapshots that nobody holds or that were removed by hand."""
+    for number in range(2):
+        async with calm.store.content.ingest(f"left {number}") as writer:
+            await writer.write(bytes(LARGE + number))
+    native = calm.store.snapshots.using("native")
+    for key, labels in (("loose", {}), ("removed", {}), ("kept", ROOTED)):
+        [mount] = await native.prepare(key, labels=labels)
+        Path(mount.source, "file").write_bytes(bytes(LARGE))
+    await native.remove("removed")
+    calm.clock.shift_s = 25 * HOUR_S
+    async with calm.store.content.ingest("young") as writer:
+        await writer.write(bytes(LARGE))
+
+
 PREPARED = [
     nothing, loose_blobs, shared_layers, deleted_image, leases_gone, two_namespaces, snapshots, removed_by_hand,
-    expired,
+    expired, half_made,
 ]  # fmt: skip
 
 
@@ -264,9 +280,10 @@ async def test_an_ingest_that_expired_is_planned(calm: Calm) -> None:
     async with calm.store.content.ingest("left") as writer:
         await writer.write(bytes(LARGE))
     calm.clock.shift_s = 25 * HOUR_S
-    _, objects = await planned(calm.store)
-    assert [(each.kind, each.name) for each in objects] == [("ingest", "left")]
-    assert (await calm.store.collect()).ingests == 1
+    plan, objects = await planned(calm.store)
+    assert [(each.kind, each.name, each.size) for each in objects] == [("ingest", "left", LARGE)]
+    done = await calm.store.collect()
+    assert (done.ingests, done.freed) == (1, plan.freed) == (1, LARGE)
 
 
 # the bin -----------------------------------------------------------------------------------------------------

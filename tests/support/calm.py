@@ -79,8 +79,9 @@ class Calm:
                 await trio.sleep(0.01)
 
     def on_disk(self) -> int:
-        """Bytes of all blobs and snapshots that are files and folders."""
-        return bytes_below(self.folder / "blobs") + snapshot_bytes(self.folder / "snapshots")
+        """Bytes of all blobs, ingests and snapshots that are files and folders."""
+        files = bytes_below(self.folder / "blobs") + bytes_below(self.folder / "ingests")
+        return files + snapshot_bytes(self.folder / "snapshots")
 
 
 @dataclass(frozen=True)
