@@ -21,7 +21,7 @@ class Scales:
         self._world = world
 
     async def weigh(self, path: str) -> int:
-        """Bytes of a file or a snapshot's folder, by its path inside the store; 0 if it is not there, or its snapshotter
+        """Bytes of a file or a snapshot's folder, by its path inside the store; 0 if it is not there or its snapshotter
         does not work here. Raises Unavailable (the disk). Cancellation: safe."""
         folder = parse_folder(path)
         if folder is None:

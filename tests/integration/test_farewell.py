@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import orlop
 import pytest
 import trio
+
+import orlop
 from orlop.actors.supervisor import RunningStore
 from orlop.protocol.errors import OrlopError, Unavailable
 
