@@ -1,0 +1,1 @@
+"""Those to whom a scenario is done."""
