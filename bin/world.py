@@ -22,6 +22,7 @@ from ..protocol.world import Address, FileStatus, Listener, Tls, Transport, User
 from .btrfs import BtrfsSubvolumes
 from .mounts import LinuxMounts
 from .processes import ForkedProcesses
+from .programs import ForeignPrograms
 
 if TYPE_CHECKING:
     import httpx
@@ -163,7 +164,7 @@ class RealFiles:
             found = os.stat(path)
         except FileNotFoundError:
             return None
-        return FileStatus(found.st_size, found.st_mtime_ns, found.st_ino, found.st_uid, found.st_gid)
+        return FileStatus(found.st_size, found.st_mtime_ns, found.st_ino, found.st_uid, found.st_gid, found.st_mode)
 
     def set_modified(self, path: str, at_ns: int) -> None:
         os.utime(path, ns=(at_ns, at_ns))
@@ -383,6 +384,7 @@ def real_world(program: str = "orlop") -> World:
         workers=ThreadWorkers(),
         network=SocketNetwork(),
         processes=ForkedProcesses(),
+        programs=ForeignPrograms(),
         mounts=LinuxMounts(),
         subvolumes=BtrfsSubvolumes(),
         user=_user(),

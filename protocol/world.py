@@ -22,12 +22,14 @@ __all__ = [
     "Clock",
     "FileStatus",
     "Files",
+    "Finished",
     "Job",
     "Listener",
     "Mounts",
     "Network",
     "Pool",
     "Processes",
+    "Programs",
     "Randomness",
     "Subvolumes",
     "Tls",
@@ -77,6 +79,8 @@ class FileStatus(msgspec.Struct, frozen=True):
     inode: int
     uid: int = 0
     gid: int = 0
+    mode: int = 0
+    """Its type and permissions, as `stat.S_ISREG` and its like read them."""
 
 
 class Files(Protocol):
@@ -214,6 +218,31 @@ class Processes(Protocol):
         """A pool for the length of the block; every worker ends with it. The first is what costs time."""
 
 
+class Finished(msgspec.Struct, frozen=True):
+    """How a foreign program ended: its exit code, or the signal that killed it as a negative number; and the beginning
+    of what it wrote. `cut`: there was more on its standard output."""
+
+    code: int
+    out: bytes
+    error: bytes
+    cut: bool = False
+
+
+class Programs(Protocol):
+    """Programs of others."""
+
+    async def run(self, command: Sequence[str], data: bytes, keep_bytes: int) -> Finished:
+        """Run a program to its end, with `data` on its standard input, whether it reads that or not, and our
+        environment. Of each of its outputs the first `keep_bytes` are kept, and the rest is read and thrown away.
+
+        It has a session of its own. When it has ended, what it started there is killed (on macOS: what stayed in its
+        process group); what made itself another session is out of reach.
+
+        Raises OSError when it cannot be run; ChildProcessError when nobody can tell how it ended. Cancellation: it is
+        killed, with what it started, and has ended when this returns.
+        """
+
+
 class Mounts(Protocol):
     """The mount table. Blocking; raises OSError."""
 
@@ -253,6 +282,7 @@ class World:
     workers: Workers
     network: Network
     processes: Processes
+    programs: Programs
     mounts: Mounts
     subvolumes: Subvolumes
     user: User = User()
