@@ -19,6 +19,7 @@ __all__ = [
     "StoreConfig",
     "TransferConfig",
     "UnpackConfig",
+    "VerifierConfig",
 ]
 
 
@@ -62,6 +63,21 @@ class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries_per_host: Annotated[
         int, Meta(ge=0, description="Retries that may be saved up for a host; a good answer earns a fifth of one.")
     ] = 60
+
+
+class VerifierConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Programs that may deny a pull: asked when it is known what a name stands for, before anything is fetched."""
+
+    bin_dir: Annotated[
+        str,
+        Meta(
+            description="A folder of them, asked in the order of their names; all must allow. Empty: nobody is asked."
+        ),
+    ] = ""
+    max_verifiers: Annotated[int, Meta(ge=-1, description="Only the first so many are asked; -1: all.")] = -1
+    per_verifier_timeout_s: Annotated[
+        float, Meta(gt=0, description="One that has not answered after so many seconds is killed, and has denied.")
+    ] = 10.0
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,6 +157,7 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal: JournalConfig = JournalConfig()
     transfer: TransferConfig = TransferConfig()
     registry: RegistryConfig = RegistryConfig()
+    verifiers: VerifierConfig = VerifierConfig()
     metrics: MetricsConfig = MetricsConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     unpack: UnpackConfig = UnpackConfig()

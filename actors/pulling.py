@@ -56,6 +56,7 @@ from .images import record_image
 from .progress import Emit, Progress
 from .registries import Registries
 from .storage import StorageActor
+from .verifiers import ImageVerifiers
 from .work_leases import WorkLeases
 
 __all__ = ["Puller"]
@@ -86,6 +87,7 @@ class Puller:
         leases: WorkLeases,
         unpacks: ImageUnpacks,
         registries: Registries,
+        verifiers: ImageVerifiers,
         host: Platform,
         policy: Sharing,
         config: TransferConfig,
@@ -96,6 +98,7 @@ class Puller:
         self._leases = leases
         self._unpacks = unpacks
         self._registries = registries
+        self._verifiers = verifiers
         self._host = host
         self._clock = clock
         self._downloads = Downloads(storage, content, content_plans, policy, config)
@@ -103,8 +106,8 @@ class Puller:
     async def pull(self, request: PullImage, context: Context, _: Session, emit: Emit) -> Image:
         """Bring an image and record it. See PullImage.
 
-        Raises NotFound (name, platform, blob), FailedPrecondition (bytes are not what they should be),
-        Unauthenticated, PermissionDenied, Unavailable (registry), and what the store says.
+        Raises NotFound (name, platform, blob), FailedPrecondition (bytes are not what they should be, an image
+        verifier denies), Unauthenticated, PermissionDenied, Unavailable (registry), and what the store says.
         Cancellation: no image record; what has come stays for a day, and shortens the next attempt.
         Durability: with the return.
         """
@@ -142,6 +145,9 @@ class Puller:
                 pull.progress.note(f"{error.message}; this image was recorded {age} ago")
                 return await self._serve(pull, here)
             await pull.progress.say(TransferProgress(name, TransferState.RESOLVED, root.digest, total=root.size))
+            if self._verifiers.are_set:
+                await pull.progress.say(TransferProgress(name, TransferState.VERIFYING, root.digest))
+                await self._verifiers.ask(pull.reference, root)
             pull.registry = registry
             await self._bring(pull, Child(root.media_type, root.digest, root.size), 0)
             raw = await self._storage.transact(lambda txn: _record(txn, pull.context.namespace or "", request, root))

@@ -53,6 +53,7 @@ from .snapshotters import Snapshotters
 from .storage import StorageActor
 from .unpacking import UnpackActor
 from .verification import Verifier
+from .verifiers import ImageVerifiers
 from .work_leases import WorkLeases
 from .workers import LayerWorkers
 
@@ -178,6 +179,7 @@ async def _served(
         work_leases,
         image_unpacks,
         registries,
+        ImageVerifiers(world, config.verifiers),
         host,
         policy,
         config.transfer,
@@ -301,6 +303,7 @@ _PLUGINS = [
     Plugin("io.orlop.event.v1", "journal"),
     Plugin("io.orlop.gc.v1", "witnesses"),
     Plugin("io.orlop.transfer.v1", "registry"),
+    Plugin("io.orlop.image-verifier.v1", "bindir"),
 ]
 
 

@@ -15,6 +15,7 @@ from .actors.config import (
     StoreConfig,
     TransferConfig,
     UnpackConfig,
+    VerifierConfig,
 )
 from .bin.archives import Compression, OnMissing, export_archive, import_archive
 from .bin.conversion import Conversion, convert_image
@@ -123,6 +124,7 @@ __all__ = [
     "UnpackConfig",
     "Unpacked",
     "Usage",
+    "VerifierConfig",
     "Welcome",
     "World",
     "connect",

@@ -177,7 +177,7 @@ REGISTRY: Final[dict[int, Row]] = {
     53: (by("integration/test_export", "importing_what_was_exported_restores_it"),),
     54: (by("integration/test_import", "layouts_are_brought_in_every_form"),),
     55: (pull("two_pulls_at_once_share_every_download"),),
-    56: (LeftOut("There are no image verifiers: what may run is for whoever runs it to decide."),),
+    56: (by("integration/test_image_verifiers", "a_verifier_denies"),),
     57: (
         rows(
             "row_57_a_layer_of_no_size_is_refused",

@@ -18,6 +18,7 @@ _ENDED = (TransferState.COMPLETE, TransferState.EXISTS, TransferState.MOUNTED, T
 _WHOLE = (
     TransferState.RESOLVING,
     TransferState.RESOLVED,
+    TransferState.VERIFYING,
     TransferState.SAVED,
     TransferState.PUSHED,
     TransferState.NOTE,

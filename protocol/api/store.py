@@ -231,8 +231,8 @@ class Store:
     async def pull(self, request: m.PullImage, progress: Progress = None) -> Image:
         """Bring an image from its registry and record it. See PullImage for the options.
 
-        Raises NotFound, Unauthenticated, PermissionDenied, FailedPrecondition (wrong bytes), Unavailable.
-        Cancellation: no image; what has come shortens the next pull.
+        Raises NotFound, Unauthenticated, PermissionDenied, FailedPrecondition (wrong bytes, an image verifier
+        denies), Unavailable. Cancellation: no image; what has come shortens the next pull.
         """
         image: Image = await self._transferred(t.TRANSFER_PULL, request, progress)
         return image

@@ -193,6 +193,7 @@ class Unpacked(msgspec.Struct, frozen=True):
 class TransferState(Enum):
     RESOLVING = "resolving"
     RESOLVED = "resolved"
+    VERIFYING = "verifying"
     WAITING = "waiting"
     DOWNLOADING = "downloading"
     UPLOADING = "uploading"
