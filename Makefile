@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 IMAGE ?=
 ROOMS := protocol storage actors bin orlop/__init__.py tests benchmarks
 
-.PHONY: demo test lint types layers wheel pytest tools bench soak docs clean
+.PHONY: demo test lint types layers wheel pytest tools bench bench-quick soak docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m tests.demo $(IMAGE)
@@ -43,9 +43,9 @@ tools:
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.metadata
-	$(BIN)/python -m benchmarks.content
-	$(BIN)/python -m benchmarks.unpack
+
+bench-quick: $(VENV)/.test
+	$(BIN)/python -m benchmarks --quick
 
 # Longer than a change can wait for: more kills, more histories, more broken transfers.
 soak: $(VENV)/.test

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -204,12 +204,33 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def measure(preset: str, reference: str, folder: Path, rounds: int) -> None:
-    costs: dict[tuple[str, str], list[Cost]] = {}
+Costs = dict[tuple[str, str], list[Cost]]
+"""By case and side."""
+
+
+def measure_all(folder: Path, presets: Sequence[str], rounds: int, *, both: bool) -> Iterator[tuple[str, Costs]]:
+    """Each preset, made and served for the occasion."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with DockerRegistry(Path(tempfile.mkdtemp(prefix="orlop-registry-"))) as registry:
+        for preset in presets:
+            make_layout(folder / "images" / preset, "--preset", preset)
+            push_layout(folder / "images" / preset, registry.address, f"bench/{preset}")
+            yield preset, measure(preset, f"{registry.address}/bench/{preset}:latest", folder, rounds, both=both)
+        shutil.rmtree(registry.folder)
+
+
+def measure(preset: str, reference: str, folder: Path, rounds: int, *, both: bool = True) -> Costs:
+    costs: Costs = {}
     for _ in range(rounds):
-        for side in (Containerd(folder), Orlop(folder)):
+        for side in (Containerd(folder), Orlop(folder)) if both else (Orlop(folder),):
             for case, cost in run_side(side, reference):
                 costs.setdefault((case, side.name), []).append(cost)
+    if both:
+        _show(preset, costs, rounds)
+    return costs
+
+
+def _show(preset: str, costs: Costs, rounds: int) -> None:
     print(f"\n{preset}: median of {rounds} rounds in turns      wall s    CPU s   peak MiB   wall ratio")
     for case in CASES:
         base = median(cost.wall_s for cost in costs[case, "containerd"])

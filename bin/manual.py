@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from .cli import cli
+from .load.cli import main as load
 
 __all__ = ["manual"]
 
@@ -24,7 +25,7 @@ reports the rest, and ends with 1.
 
 def manual() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, *_command(cli, "orlop", 2)]).rstrip() + "\n"
+    return "\n".join([_HEAD, *_command(cli, "orlop", 2), *_command(load, "orlop-load", 2)]).rstrip() + "\n"
 
 
 def _command(command: click.Command, path: str, level: int) -> Iterator[str]:

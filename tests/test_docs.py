@@ -11,6 +11,8 @@ from orlop.actors.config import StoreConfig
 from orlop.bin.cli import cli
 from orlop.bin.commands.config import default_config
 from orlop.bin.daemon import read_config
+from orlop.bin.load.cli import main as load
+from orlop.bin.load.scenario import find_scenario, parse_scenario
 from orlop.bin.manual import manual
 from orlop.protocol.methods import METHODS
 
@@ -53,6 +55,12 @@ def test_every_command_has_an_example() -> None:
         if isinstance(command, click.Group):
             found = [each for each in command.commands.items() if not each[1].hidden]
             return [name for inner, each in found for name in without(each, f"{path} {inner}")]
-        return [] if re.search("\b\n.*orlop ", command.help or "") else [path]
+        return [] if re.search(r"\x08\n.*orlop(-load)? ", command.help or "") else [path]
 
-    assert without(cli, "orlop") == []
+    assert without(cli, "orlop") == without(load, "orlop-load") == []
+
+
+def test_the_scenario_of_the_page_about_load_is_one() -> None:
+    text = (DOCS / "load.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    assert parse_scenario(text, "load.md").name == "mine"
+    assert all(find_scenario(name) for name in re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))

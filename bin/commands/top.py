@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import NamedTuple
 
 import click
 import trio
 
 from ...protocol.api import Store
-from ...protocol.messages import MetricFamily, Sample
 from ..output import print_json, print_table, size_text
+from ..readings import Readings
 from ..session import Session
 from .options import json_option
 
@@ -37,11 +35,11 @@ def top(session: Session, every: float, once: bool, as_json: bool) -> None:
         if as_json:
             print_json(await store.metrics())
             return
-        before = _Numbers.of((await store.metrics()).families)
+        before = Readings.of(await store.metrics())
         live = not once and sys.stdout.isatty()
         while True:
             await trio.sleep(every)
-            now = _Numbers.of((await store.metrics()).families)
+            now = Readings.of(await store.metrics())
             if live:
                 click.clear()
             _show(before, now, every)
@@ -52,41 +50,19 @@ def top(session: Session, every: float, once: bool, as_json: bool) -> None:
     session.run(run)
 
 
-class _Numbers(NamedTuple):
-    families: Mapping[str, MetricFamily]
+def _show(before: Readings, now: Readings, seconds: float) -> None:
+    since = now.since(before)
 
-    @classmethod
-    def of(cls, families: list[MetricFamily]) -> _Numbers:
-        return cls({family.name: family for family in families})
-
-    def value(self, name: str, **labels: str) -> float:
-        return sum(each.value for each in self._samples(name, labels))
-
-    def samples(self, name: str) -> list[Sample]:
-        return self.families[name].samples if name in self.families else []
-
-    def _samples(self, name: str, labels: Mapping[str, str]) -> list[Sample]:
-        return [each for each in self.samples(name) if labels.items() <= each.labels.items()]
-
-    def buckets(self, name: str, **labels: str) -> dict[float, int]:
-        found: dict[float, int] = {}
-        for each in self._samples(name, labels):
-            for bound, count in each.buckets:
-                found[bound] = found.get(bound, 0) + count
-        return found
-
-
-def _show(before: _Numbers, now: _Numbers, seconds: float) -> None:
     def rate(name: str, **labels: str) -> float:
-        return (now.value(name, **labels) - before.value(name, **labels)) / seconds
+        return since.value(name, **labels) / seconds
 
     commits, transactions = rate("orlop_commits_total"), rate("orlop_transactions_total")
     together = transactions / commits if commits else 0.0
     click.echo(
         f"{rate('orlop_requests_total'):.0f} calls/s on {now.value('orlop_connections'):.0f} connections, "
         f"{rate('orlop_request_errors_total'):.0f} errors/s; {transactions:.0f} transactions/s, {commits:.0f} syncs/s "
-        f"({together:.1f} each), sync p99 {_percentile(before, now, 'orlop_commit_seconds')}, "
-        f"loop late p99 {_percentile(before, now, 'orlop_loop_lag_seconds')}"
+        f"({together:.1f} each), sync p99 {_latency(since, 'orlop_commit_seconds')}, "
+        f"loop late p99 {_latency(since, 'orlop_loop_lag_seconds')}"
     )
     click.echo(
         f"collector {100 * rate('orlop_gc_work_seconds_total'):.0f} % of the time, "
@@ -105,8 +81,8 @@ def _show(before: _Numbers, now: _Numbers, seconds: float) -> None:
                 name,
                 f"{calls:.0f}",
                 f"{rate('orlop_request_errors_total', method=name):.0f}",
-                _percentile(before, now, "orlop_request_seconds", 0.5, method=name),
-                _percentile(before, now, "orlop_request_seconds", method=name),
+                _latency(since, "orlop_request_seconds", 0.5, method=name),
+                _latency(since, "orlop_request_seconds", method=name),
                 f"{now.value('orlop_requests_under_way', method=name):.0f}",
             )
             for calls, name in rows[:_MOST_METHODS]
@@ -114,14 +90,10 @@ def _show(before: _Numbers, now: _Numbers, seconds: float) -> None:
     )
 
 
-def _percentile(before: _Numbers, now: _Numbers, name: str, share: float = 0.99, **labels: str) -> str:
-    """The bound below which so many of the values since the last look lay."""
-    old, new = before.buckets(name, **labels), now.buckets(name, **labels)
-    counts = {bound: count - old.get(bound, 0) for bound, count in sorted(new.items())}
-    total = max(counts.values(), default=0)
-    if not total:
+def _latency(since: Readings, name: str, share: float = 0.99, **labels: str) -> str:
+    bound = since.percentile(name, share, **labels)
+    if bound is None:
         return "-"
-    bound = next(bound for bound, count in counts.items() if count >= share * total)
     if bound == float("inf"):
         return "more"
     return f"<{bound * 1e3:g} ms" if bound < 1 else f"<{bound:g} s"

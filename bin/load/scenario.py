@@ -40,6 +40,7 @@ __all__ = [
     "UpdateImage",
     "Zipf",
     "find_scenario",
+    "find_text",
     "parse_scenario",
     "ready_scenarios",
 ]
@@ -159,7 +160,7 @@ class CommitSnapshot(_Operation, frozen=True, tag="snapshot-commit"):
 class Pull(_Operation, frozen=True, tag="pull"):
     """One of these references, into a namespace of its own that is emptied afterwards: nothing of it is here."""
 
-    references: Annotated[list[str], Meta(min_length=1)]
+    references: list[str] = []
     unpack: bool = True
     plain_http: bool = False
 
@@ -205,8 +206,8 @@ class Population(_Said, frozen=True):
 
 
 class Load(_Said, frozen=True):
-    """Closed loop: so many clients, each asks when it was answered and has thought. With a `rate`, open loop: operations
-    arrive at it, whoever is still busy; a latency counts from the arrival."""
+    """Closed loop: so many clients, each asks when it was answered and has thought. With a `rate`, open loop:
+    operations arrive at it, whoever is still busy; a latency counts from the arrival."""
 
     clients: Annotated[int, Meta(ge=1, le=10_000)] = 64
     think_s: Seconds = 0.0
@@ -244,6 +245,8 @@ def parse_scenario(text: str | bytes, name: str) -> Scenario:
     for operation in scenario.operations:
         if isinstance(operation, _READ_BLOBS) and not population.blobs:
             raise InvalidArgument(f"scenario {name}: blobs are read and none are there", hint="set population.blobs")
+        if isinstance(operation, Pull) and not operation.references:
+            raise InvalidArgument(f"scenario {name}: a pull of nothing", hint="set references")
         if isinstance(operation, GetImage | UpdateImage) and not population.images:
             raise InvalidArgument(f"scenario {name}: images are read and none are there", hint="set population.images")
     return scenario
@@ -251,19 +254,29 @@ def parse_scenario(text: str | bytes, name: str) -> Scenario:
 
 def ready_scenarios() -> dict[str, Scenario]:
     """Those that come with the program, by name."""
-    folder = importlib.resources.files(__package__) / "scenarios"
-    texts = {
-        file.name.removesuffix(".toml"): file.read_bytes() for file in folder.iterdir() if file.name.endswith(".toml")
-    }
-    return {name: parse_scenario(text, name) for name, text in sorted(texts.items())}
+    return {name: parse_scenario(text, name) for name, text in _texts().items()}
 
 
 def find_scenario(name: str) -> Scenario:
     """A file, or one of the ready ones. Raises NotFound, InvalidArgument."""
+    return parse_scenario(find_text(name), name)
+
+
+def find_text(name: str) -> str:
+    """What a file, or one of the ready ones, says. Raises NotFound, InvalidArgument."""
     if os.path.exists(name):
-        with open(name, "rb") as file:
-            return parse_scenario(file.read(), name)
-    ready = ready_scenarios()
+        try:
+            with open(name, encoding="utf-8") as file:
+                return file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidArgument(f"scenario {name}: {error}") from None
+    ready = _texts()
     if name not in ready:
         raise NotFound(f"scenario {name}", hint=f"a TOML file, or one of {', '.join(ready)}")
     return ready[name]
+
+
+def _texts() -> dict[str, str]:
+    folder = importlib.resources.files(__package__) / "scenarios"
+    files = [file for file in folder.iterdir() if file.name.endswith(".toml")]
+    return {file.name.removesuffix(".toml"): file.read_text() for file in sorted(files, key=lambda file: file.name)}

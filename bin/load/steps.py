@@ -167,10 +167,12 @@ class _Own:
 
 
 class Client:
-    """One of the scenario's clients: an endless iterator over its steps. `number` of `count`."""
+    """One of the scenario's clients: an endless iterator over its steps. `number` of `count`; `run` is part of all
+    names that it makes, so that a second run meets nothing of the first."""
 
-    def __init__(self, scenario: s.Scenario, number: int, count: int) -> None:
+    def __init__(self, scenario: s.Scenario, number: int, count: int, run: str = "") -> None:
         self._scenario = scenario
+        self._run = run
         self._number = number
         self._count = count
         self._chance = chance_of(scenario.seed, "client", number)
@@ -221,7 +223,7 @@ class Client:
                 return self._commit(tenant, own, keep)
             case s.Pull(references=references, unpack=unpack, plain_http=plain_http):
                 reference = references[self._chance.randrange(len(references))]
-                return self._as("pull", tenant, Pull(reference, unpack, plain_http))
+                return Step("pull", f"load-pull-{self._number}", Pull(reference, unpack, plain_http))
             case s.Collect():
                 return self._as("collect", tenant, Collect())
 
@@ -235,9 +237,12 @@ class Client:
         self._made += 1
         return self._made
 
+    def _words(self, number: int) -> str:
+        return f"client{self._run}-{self._scenario.seed}-{self._number}/{number}"
+
     def _create(self, tenant: int, own: _Own) -> Step:
         number = self._next()
-        name = f"registry.example/client-{self._number}/{number}:latest"
+        name = f"registry.example/{self._words(number)}:latest"
         own.images.append(name)
         return self._as("image-create", tenant, Create(name, f"{self._number}.{number}"))
 
@@ -262,17 +267,16 @@ class Client:
 
     def _publish(self, operation: s.PublishImage, tenant: int, own: _Own) -> Step:
         number = self._next()
-        name = f"registry.example/client-{self._number}/{number}:latest"
+        name = f"registry.example/{self._words(number)}:latest"
         own.images.append(name)
-        words = f"{self._scenario.seed}/{self._number}/{number}"
         layers = tuple(
-            Blob(f"{words}/{layer}", pick_size(self._chance, operation.size)) for layer in range(operation.layers)
+            Blob(f"{self._words(number)}/{layer}", pick_size(self._chance, operation.size))
+            for layer in range(operation.layers)
         )
         return self._as("image-publish", tenant, Publish(name, f"{self._number}.{number}", layers))
 
     def _ingest(self, operation: s.Ingest, tenant: int, own: _Own) -> Step:
-        words = f"{self._scenario.seed}/{self._number}/{self._next()}"
-        blob = Blob(words, pick_size(self._chance, operation.size))
+        blob = Blob(self._words(self._next()), pick_size(self._chance, operation.size))
         own.blobs.append(blob)
         if len(own.blobs) > operation.keep:
             self._due.append(self._as("blob-delete", tenant, DeleteBlob(own.blobs.popleft())))
@@ -284,7 +288,7 @@ class Client:
     def _prepare(self, tenant: int, own: _Own) -> Step:
         count = self._scenario.population.snapshots
         parent = populated_snapshot(self._pick(count)) if count else ""
-        key = f"client-{self._number}-{self._next()}"
+        key = self._words(self._next())
         own.active.append(key)
         return self._as("snapshot-prepare", tenant, Prepare(key, parent))
 

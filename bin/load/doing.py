@@ -1,0 +1,142 @@
+"""A step, done to a target; and what is there afterwards, compared with what was acknowledged."""
+
+from __future__ import annotations
+
+import trio
+
+from ...protocol.errors import NotFound
+from . import steps as s
+from .blobs import Blob, bytes_at, digest_of_blob
+from .ledger import ABSENT, HERE, Ledger, Thing
+from .targets.interface import ROOT_LABEL, Target
+
+__all__ = ["check_everything", "clear_up", "do_step", "get_ready"]
+
+_LARGE = 1024 * 1024
+_CHECKS_AT_ONCE = 64
+
+
+async def get_ready(step: s.Step) -> None:
+    """What a client would know before it asks, and is not timed: the digests of the bytes it brings or wants."""
+    action = step.action
+    blobs: tuple[Blob, ...] = ()
+    if isinstance(action, s.Ingest | s.Read | s.ReadAt | s.DeleteBlob):
+        blobs = (action.blob,)
+    elif isinstance(action, s.Publish):
+        blobs = action.layers
+    for blob in blobs:
+        if blob.size > _LARGE:
+            await trio.to_thread.run_sync(digest_of_blob, blob)
+        else:
+            digest_of_blob(blob)
+
+
+async def do_step(target: Target, step: s.Step, ledger: Ledger, *, verify: bool) -> None:
+    """Raises OrlopError. Cancellation: it may or may not have happened, which the ledger notes."""
+    namespace = step.namespace
+    match step.action:
+        case s.Get(name=name):
+            await _get(target, Thing("image", namespace, name), ledger, verify=verify)
+        case s.List(filters=filters):
+            await target.list_images(namespace, filters)
+        case s.Create(name=name, value=value):
+            with ledger.writing(Thing("image", namespace, name), value, fresh=True):
+                await target.create_image(namespace, name, value)
+        case s.Update(name=name, value=value):
+            with ledger.writing(Thing("image", namespace, name), value):
+                await target.update_image(namespace, name, value)
+        case s.Delete(name=name, sync=sync):
+            await _delete_image(target, namespace, name, ledger, sync=sync)
+        case s.Publish(name=name, value=value, layers=layers):
+            with ledger.writing(Thing("image", namespace, name), value, fresh=True):
+                await target.publish_image(namespace, name, value, layers)
+        case s.Ingest(blob=blob):
+            with ledger.writing(_of(namespace, blob), HERE, fresh=True):
+                await target.ingest(namespace, blob, {ROOT_LABEL: "load"})
+        case s.DeleteBlob(blob=blob):
+            with ledger.writing(_of(namespace, blob), ABSENT):
+                await target.delete_blob(namespace, blob)
+        case s.Read(blob=blob):
+            await _read(target, namespace, blob, 0, blob.size, ledger, verify=verify)
+        case s.ReadAt(blob=blob, offset=offset, length=length):
+            await _read(target, namespace, blob, offset, length, ledger, verify=verify)
+        case s.Prepare(key=key, parent=parent):
+            with ledger.writing(Thing("snapshot", namespace, key), HERE, fresh=True):
+                await target.prepare_snapshot(namespace, key, parent)
+        case s.Commit(name=name, key=key):
+            with (
+                ledger.writing(Thing("snapshot", namespace, name), HERE, fresh=True),
+                ledger.writing(Thing("snapshot", namespace, key), ABSENT),
+            ):
+                await target.commit_snapshot(namespace, name, key)
+        case s.RemoveSnapshot(key=key):
+            with ledger.writing(Thing("snapshot", namespace, key), ABSENT):
+                await target.remove_snapshot(namespace, key)
+        case s.Pull(reference=reference, unpack=unpack, plain_http=plain_http):
+            await target.pull(namespace, reference, unpack=unpack, plain_http=plain_http)
+        case s.Collect():
+            await target.collect()
+
+
+async def clear_up(target: Target, step: s.Step) -> None:
+    """What a step leaves that would spoil the next like it; not timed. Raises OrlopError."""
+    if isinstance(step.action, s.Pull):
+        await target.drop_images(step.namespace)
+
+
+async def _get(target: Target, thing: Thing, ledger: Ledger, *, verify: bool) -> None:
+    if not verify:
+        await target.get_image(thing.namespace, thing.name)
+        return
+    with ledger.reading(thing) as found:
+        found((await target.get_image(thing.namespace, thing.name)).value)
+
+
+async def _delete_image(target: Target, namespace: str, name: str, ledger: Ledger, *, sync: bool) -> None:
+    with ledger.writing(Thing("image", namespace, name), ABSENT):
+        await target.delete_image(namespace, name, sync=sync)
+
+
+async def _read(
+    target: Target, namespace: str, blob: Blob, offset: int, length: int, ledger: Ledger, *, verify: bool
+) -> None:
+    data = await target.read(namespace, blob, offset, length)
+    if verify and data is not None:
+        ledger.reads += 1
+        if data != bytes_at(blob, offset, length):
+            ledger.differs(_of(namespace, blob), f"bytes {offset} to {offset + length}", "others")
+
+
+def _of(namespace: str, blob: Blob) -> Thing:
+    return Thing("blob", namespace, blob.name, blob.size)
+
+
+async def check_everything(target: Target, ledger: Ledger) -> None:
+    """Look at every thing of which something is known. Raises what the target raises."""
+    things = iter(ledger.things())
+
+    async def look() -> None:
+        for thing in things:
+            with ledger.reading(thing) as found:
+                found(await _found(target, thing))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(_CHECKS_AT_ONCE):
+            nursery.start_soon(look)
+
+
+async def _found(target: Target, thing: Thing) -> str:
+    if thing.kind == "image":
+        try:
+            return (await target.get_image(thing.namespace, thing.name)).value
+        except NotFound:
+            return ABSENT
+    if thing.kind == "blob":
+        blob = Blob(thing.name, thing.size)
+        if not await target.has_blob(thing.namespace, blob):
+            return ABSENT
+        if blob.size > _LARGE:
+            return HERE
+        data = await target.read(thing.namespace, blob, 0, blob.size)
+        return HERE if data == bytes_at(blob, 0, blob.size) else "other bytes"
+    return HERE if await target.has_snapshot(thing.namespace, thing.name) else ABSENT
