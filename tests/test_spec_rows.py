@@ -98,10 +98,7 @@ REGISTRY: Final[dict[int, Row]] = {
     12: (pull("a_range_that_begins_elsewhere_is_an_error"),),
     13: (pull("429_four_times_is_survived", "429_without_end_is_resource_exhausted_after_five_requests"),),
     14: (pull("retry_after_is_waited_for"),),
-    15: (
-        pull("server_errors_are_tried_again", "server_errors_without_end_are_unavailable_and_name_the_blob"),
-        LeftOut("A second 500 does not end it: it is tried again as a 503 is, up to five requests."),
-    ),
+    15: (pull("server_errors_are_tried_again", "the_same_server_error_twice_is_unavailable_and_names_the_blob"),),
     16: (pull("one_token_serves_the_whole_pull"), access("a_pull_asks_for_pull_alone")),
     17: (pull("a_token_server_that_takes_no_post_is_asked_with_get"),),
     18: (pull("an_answer_of_the_token_server_without_token_is_said_clearly"),),

@@ -33,7 +33,7 @@ from .auth import Authorizer
 from .hosts import DOCKER_HUB, Host
 from .traffic import HostTraffic
 
-__all__ = ["ATTEMPTS", "Body", "BrokenTransfer", "Endpoint", "Warned", "authority_of"]
+__all__ = ["ATTEMPTS", "Body", "BrokenTransfer", "Endpoint", "Warned", "authority_of", "is_final"]
 
 log = structlog.get_logger("orlop.registry")
 
@@ -45,13 +45,19 @@ _MAX_REDIRECTS: Final = 10
 _ERROR_BODY_BYTES: Final = 64_000
 _RETRIED: Final = frozenset((408, 429, 500, 502, 503, 504))
 _REFUSALS: Final = frozenset((429, 503))
+_ONCE_MORE: Final = frozenset((500, 502, 503, 504))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _WORTH_A_RETRY: Final = (httpx.TimeoutException, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
 Warned = Callable[[str], None]
 
 
 class BrokenTransfer(Exception):
-    """A body ended early or stalled. What came before is good; ask again from there."""
+    """A body ended early or stalled. What came before is good; ask again from there. `status`: of the answer that came
+    instead of what was expected; 0 if there was none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class Endpoint:
             await self._probe()
         url = path if "://" in path else self.url(path, query)
         failure: OrlopError | None = None
-        unauthorized = tries = 0
+        unauthorized = tries = before = 0
         while tries < ATTEMPTS:
             tries += 1
             async with AsyncExitStack() as stack:
@@ -158,7 +164,7 @@ class Endpoint:
                         self._warned(_words_of(warning))
                     if response.status_code == 401:
                         await _read_error(response)
-                        unauthorized += 1
+                        unauthorized, before = unauthorized + 1, 401
                         await self._answer(response, scope, what, unauthorized)
                         continue
                     if response.status_code not in _RETRIED:
@@ -169,11 +175,13 @@ class Endpoint:
                         return
                     await _read_error(response)
                     failure = error_of(response, what)
+                    retry_after = response.headers.get("retry-after")
                     final = refusals_only and response.status_code not in _REFUSALS
+                    final = final or is_final(response.status_code, before, retry_after)
                     if final or not self._again(tries, attempts):
                         yield response
                         return
-                    retry_after = response.headers.get("retry-after")
+                    before = response.status_code
             await self._pause(tries, retry_after)
         raise failure or Unauthenticated(f"{what}: {self.name} answered 401 {ATTEMPTS} times")
 
@@ -244,6 +252,13 @@ class Endpoint:
                 self._base = self._base.replace("https://", "http://", 1)
             except httpx.TransportError:
                 pass  # TLS was spoken, and that is what we wanted to know
+
+
+def is_final(status: int, before: int, retry_after: str | None = None) -> bool:
+    """Whether an answer ends a request because the one before said the same: a server that fails in the same way twice
+    is broken, and others wait for this host's retries. One that says when to come again (503) only has much to do.
+    Source: spec registry 4."""
+    return status in _ONCE_MORE and status == before and not (status == 503 and retry_after is not None)
 
 
 def error_of(response: httpx.Response, what: str) -> OrlopError:

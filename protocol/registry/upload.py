@@ -21,7 +21,7 @@ from ..identifiers import digest_of, split_digest
 from ..records import Descriptor
 from .client import Registry, read_limited, scope_of
 from .documents import INDEX_TYPES, annotations_of, artifact_type_of, kind_of, subject_of
-from .endpoint import Body, BrokenTransfer, Endpoint, error_of
+from .endpoint import Body, BrokenTransfer, Endpoint, error_of, is_final
 from .hosts import Capability
 
 __all__ = ["Source", "Uploader", "mount_candidate"]
@@ -118,7 +118,7 @@ class Uploader:
                 f"{_what(descriptor)} is neither here nor at {self.host}",
                 hint="choose what is here with --platform, or pull the rest with --all-platforms --fetch-all",
             )
-        offset, breaks, whole = 0, 0, not chunk_bytes
+        offset, breaks, whole, answered = 0, 0, not chunk_bytes, 0
         reason: Exception | None = None
         counted = 0
 
@@ -145,6 +145,9 @@ class Uploader:
                 location, offset = place
                 sent(offset)
                 breaks = 0 if offset > before else breaks + 1
+                if breaks and is_final(error.status, answered):
+                    break
+                answered = error.status or answered
         raise Unavailable(
             f"{_what(descriptor)}: {self.host} took {offset} of {descriptor.size} bytes, then it broke off ({reason})",
             hint="push again: what is there is not sent twice",
@@ -278,7 +281,7 @@ class Uploader:
                     return response
                 refused = error_of(response, what)
                 if response.status_code in _LOST:
-                    raise BrokenTransfer(refused.message)
+                    raise BrokenTransfer(refused.message, response.status_code)
         except Unavailable as error:  # the connection
             raise BrokenTransfer(error.message) from error
         raise refused

@@ -707,13 +707,42 @@ async def test_server_errors_are_tried_again(store: orlop.Store, image: Layout, 
     await is_complete(store, image)
 
 
-async def test_server_errors_without_end_are_unavailable_and_name_the_blob(
-    store: orlop.Store, image: Layout, registry: FaultyRegistry
-) -> None:
-    registry.fault(blob_path(image.layer), Status(500, AT_ONCE), times=None)
+@pytest.mark.parametrize("code", [500, 502, 503, 504])
+async def test_the_same_server_error_twice_is_unavailable_and_names_the_blob(
+    store: orlop.Store, image: Layout, registry: FaultyRegistry, code: int
+) -> None:  # 15
+    """Spec registry 4: not tried again if the previous answer was the same status."""
+    headers = {} if code == 503 else AT_ONCE
+    registry.fault(blob_path(image.layer), Status(code, headers), times=2)
     error = await refused(store, asked(registry), Unavailable)
     assert image.layer in str(error)
-    assert len(ranges(registry, image.layer)) <= 5
+    assert str(code) in str(error)
+    assert len(ranges(registry, image.layer)) == 2
+    await pull(store, asked(registry))
+    await is_complete(store, image)
+
+
+async def test_server_errors_that_differ_are_each_tried_again(
+    store: orlop.Store, image: Layout, registry: FaultyRegistry
+) -> None:
+    for code in (500, 504, 500, 502):
+        registry.fault(blob_path(image.layer), Status(code, AT_ONCE))
+    await pull(store, asked(registry))
+    assert len(ranges(registry, image.layer)) == 5
+    await is_complete(store, image)
+
+
+async def test_a_registry_that_says_when_to_come_again_is_asked_up_to_five_times(
+    store: orlop.Store, image: Layout, registry: FaultyRegistry
+) -> None:
+    registry.fault(blob_path(image.layer), Status(503, AT_ONCE), times=None)
+    await refused(store, asked(registry), Unavailable)
+    assert len(ranges(registry, image.layer)) == 5
+    registry.heal()
+    registry.clear()
+    registry.fault(blob_path(image.layer), Status(503, AT_ONCE), times=4)
+    await pull(store, asked(registry))
+    assert len(ranges(registry, image.layer)) == 5
 
 
 async def test_a_registry_that_is_not_there_is_unavailable(store: orlop.Store, image: Layout) -> None:

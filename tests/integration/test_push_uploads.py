@@ -266,6 +266,24 @@ async def test_what_is_refused_for_now_is_sent_again(
     is_whole(registry, made)
 
 
+@pytest.mark.parametrize("code", [500, 502, 503, 504])
+@pytest.mark.parametrize("match", ["HEAD ", "POST ", f"P.* {UPLOADS}.", f"PUT /v2/{REPOSITORY}/manifests/"])
+async def test_the_same_server_error_twice_ends_the_push(
+    store: orlop.Store, registry: WritableRegistry, made: MadeImage, match: str, code: int
+) -> None:
+    """Spec registry 10.1: as for pulls; also where the blob's bytes would be asked for once more."""
+    layer_only(registry, made)
+    fault = registry.fault(re.compile(match), Status(code), times=None)
+    async with refuses(Unavailable) as caught:
+        await push(store, at(registry), "one")
+    assert f"{code}" in str(caught[0])
+    assert fault.applied == 2
+    assert registry.held[REPOSITORY].tags == {}
+    registry.heal()
+    await push(store, at(registry), "one")
+    is_whole(registry, made)
+
+
 @pytest.mark.parametrize("code", [429, 503])
 @pytest.mark.parametrize("match", ["POST ", PUT_BLOB, PATCH_BLOB, f"PUT /v2/{REPOSITORY}/manifests/"])
 async def test_retry_after_is_waited_for(
