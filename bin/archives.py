@@ -29,9 +29,10 @@ from ..protocol.archives.exporting import Export, ExportOptions, plan_export, wr
 from ..protocol.archives.importing import ImportOptions, import_images, let_layers_go, suiting
 from ..protocol.archives.tar import TarSink, tar_entries
 from ..protocol.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
-from ..protocol.messages import FetchBlobs, RegistryAccess, TransferProgress
+from ..protocol.messages import RegistryAccess, TransferProgress
 from ..protocol.records import Descriptor, Image
 from ..protocol.registry.platforms import Platform
+from .fetching import fetch_missing
 
 __all__ = ["Compression", "OnMissing", "export_archive", "import_archive"]
 
@@ -100,14 +101,15 @@ async def export_archive(
     or is one; `-` is standard output. Compressed as the name says (.gz, .tgz, .zst), unless `compression` does.
     `access`: to the registry of a repository (`host/name`), for what is to be fetched.
 
-    Raises NotFound (an image, a platform, content that is not here), AlreadyExists (a folder with something in it).
+    Raises NotFound (an image, a platform, content that is not here), AlreadyExists (a folder with something in it), and
+    what `fetch_missing` raises.
     Cancellation and failure: there is no file, and an older one is as it was.
     """
     where = os.fspath(path)
     export = await plan_export(store, names, options)
     fetched: set[str] = set()
     while missing is OnMissing.FETCH and (wanted := {each.descriptor.digest for each in export.missing} - fetched):
-        await _fetch(store, export, access, told)
+        await fetch_missing(store, export.missing, access, told)
         fetched |= wanted
         export = await plan_export(store, names, options)  # what came may refer to more
     if export.missing and missing is not OnMissing.SKIP:
@@ -117,17 +119,6 @@ async def export_archive(
     async with _sink(where, compression or _compression_of(where)) as sink:
         await write_export(store, export, sink, told)
     return export
-
-
-async def _fetch(store: Store, export: Export, access: Callable[[str], RegistryAccess], told: Told) -> None:
-    """What is missing, from where its manifest came."""
-    by_source: dict[str, list[Any]] = {}
-    for each in export.missing:
-        if not each.sources:
-            raise each.error()
-        by_source.setdefault(each.sources[0], []).append(each.descriptor)
-    for source, descriptors in by_source.items():
-        await store.fetch(FetchBlobs(source, descriptors, access(source)), told)
 
 
 # reading ----------------------------------------------------------------------------------------------------

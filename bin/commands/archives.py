@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
+import msgspec
 
 from ...protocol.api import Store
 from ...protocol.archives.exporting import ExportOptions
 from ...protocol.archives.importing import ImportOptions
 from ...protocol.archives.layout import Naming
+from ...protocol.errors import InvalidArgument
 from ...protocol.messages import RegistryAccess
 from ...protocol.registry.platforms import Platform, parse_platform
+from ...protocol.registry.references import parse_reference
 from ..archives import Compression, OnMissing, export_archive, import_archive
 from ..embed import host_platform
 from ..output import print_json, size_text
@@ -142,7 +147,7 @@ def export(
                 options,
                 missing=OnMissing(missing),
                 compression=None if compress is None else Compression(compress),
-                access=lambda source: access_for(access, source),
+                access=partial(_access_to, access, frozenset(map(_host_of, literal))),
                 told=display.show,
             )
         if file != "-":
@@ -150,6 +155,21 @@ def export(
             click.echo(f"{file}: {images}, {len(done.blobs)} blobs, {size_text(done.size)}", err=True)
 
     session.run(run)
+
+
+def _access_to(access: RegistryAccess, hosts: frozenset[str], source: str) -> RegistryAccess:
+    """Credentials that were given are for the registries that the images are named after, and for nobody else that a
+    label may name."""
+    if _host_of(source) not in hosts:
+        access = msgspec.structs.replace(access, credentials=None)
+    return access_for(access, source)
+
+
+def _host_of(name: str) -> str:
+    try:
+        return parse_reference(name, needs_object=False).host
+    except InvalidArgument:  # any name may stand in a store
+        return ""
 
 
 def _platforms(texts: tuple[str, ...]) -> list[Platform]:

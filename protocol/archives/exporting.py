@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -31,6 +31,8 @@ __all__ = ["Export", "ExportOptions", "Missing", "plan_export", "write_export"]
 
 _MAX_DEPTH: Final = 8
 _MAX_OBJECTS: Final = 100_000
+_Known = tuple[tuple[str, str], ...]
+"""Registry host, as labels name it, and repository."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,24 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Missing:
-    """An object that is not here. `sources`: the repositories that had its manifest."""
+    """An object that is not here. `sources`: the repositories that had its manifest, those to be asked first first."""
 
     image: str
     platform: str
     descriptor: Descriptor
     sources: tuple[str, ...]
 
+    @property
+    def object(self) -> str:
+        return f"{kind_of(self.descriptor.media_type)} {self.descriptor.digest}"
+
+    @property
+    def what(self) -> str:
+        return f"{self.object} of image {quote(self.image)}" + (f" for {self.platform}" if self.platform else "")
+
     def error(self) -> NotFound:
         where = f"it can be had from {', '.join(self.sources)}" if self.sources else "nobody says where it came from"
-        platform = f" for {self.platform}" if self.platform else ""
-        return NotFound(
-            f"{kind_of(self.descriptor.media_type)} {self.descriptor.digest} of image {quote(self.image)}{platform}",
-            hint=f"{where}; --missing=fetch brings it, --missing=skip leaves it out",
-        )
+        return NotFound(self.what, hint=f"{where}; --missing=fetch brings it, --missing=skip leaves it out")
 
 
 @dataclass
@@ -107,15 +113,15 @@ class _Walk:
         self._image = image
         self._options = options
         self._export = export
-        self._hosts: dict[str, str] | None = None
+        self._hosts: dict[str, list[str]] | None = None
 
     async def run(self) -> None:
         target = self._image.target
         root = Child(target.media_type, target.digest, target.size)
-        await self._visit(root, None, self._options.docker, {}, 0)
+        await self._visit(root, None, self._options.docker, (), 0)
 
     async def _visit(
-        self, child: Child, platform: Platform | None, for_docker: bool, known_from: Mapping[str, str], depth: int
+        self, child: Child, platform: Platform | None, for_docker: bool, known_from: _Known, depth: int
     ) -> None:
         """`for_docker`: whether docker, which knows one platform, is to see this one."""
         if depth > _MAX_DEPTH or len(self._export.blobs) > _MAX_OBJECTS:
@@ -131,7 +137,7 @@ class _Walk:
             return
         if kind not in ("index", "manifest"):
             return
-        here = sources(info.labels)
+        known_from = tuple(dict.fromkeys((*_known(info.labels), *known_from)))
         data = await self._store.content.read(child.digest)
         found = children(child.media_type, data, child.digest)
         if child.media_type in INDEX_TYPES:
@@ -139,14 +145,12 @@ class _Walk:
             best = best_first([found[at].platform for at in chosen], self._options.host)
             shown = chosen[best[0] if best else 0] if chosen else None
             for at in chosen:
-                await self._visit(
-                    found[at], found[at].platform, for_docker and at == shown, here or known_from, depth + 1
-                )
+                await self._visit(found[at], found[at].platform, for_docker and at == shown, known_from, depth + 1)
             return
         if depth == 0:
             platform = await self._platform_of(found)
         for each in found:
-            await self._visit(each, platform, False, here or known_from, depth + 1)
+            await self._visit(each, platform, False, known_from, depth + 1)
         if for_docker and found and found[0].media_type in CONFIG_TYPES:
             self._add_docker(child, found)
 
@@ -181,26 +185,32 @@ class _Walk:
             raise NotFound(f"image {quote(self._image.name)} for {texts}", hint=f"it is for {config.platform}")
         return config.platform
 
-    async def _lacks(self, child: Child, platform: Platform | None, known_from: Mapping[str, str]) -> None:
-        if child.digest in [each.descriptor.digest for each in self._export.missing]:
-            return
+    async def _lacks(self, child: Child, platform: Platform | None, known_from: _Known) -> None:
+        places = await self._places(known_from)
+        for at, known in enumerate(self._export.missing):
+            if known.descriptor.digest == child.digest:  # another of the images may know others to ask
+                self._export.missing[at] = replace(known, sources=tuple(dict.fromkeys((*known.sources, *places))))
+                return
+        self._export.missing.append(Missing(self._image.name, str(platform or ""), child.descriptor, tuple(places)))
+
+    async def _places(self, known_from: _Known) -> list[str]:
+        """Repositories as they can be asked; the image's own comes first, then those of what is nearest."""
         if self._hosts is None:
             self._hosts = await self._hosts_of_names()
         places = [
-            f"{self._hosts.get(source_label(host), host)}/{name}"
-            for host, names in known_from.items()
-            for name in names.split(",")
+            f"{spoken}/{name}" for host, name in known_from for spoken in self._hosts.get(source_label(host), [host])
         ]
         own = _repository_of(self._image.name)
-        places.sort(key=lambda place: place != own)
-        self._export.missing.append(Missing(self._image.name, str(platform or ""), child.descriptor, tuple(places)))
+        return sorted(dict.fromkeys(places), key=lambda place: place != own)
 
-    async def _hosts_of_names(self) -> dict[str, str]:
+    async def _hosts_of_names(self) -> dict[str, list[str]]:
         """Labels leave out the port of the registry they name; the image's own names have it."""
         names = [each.name async for each in self._store.images.list([f"target.digest=={self._image.target.digest}"])]
-        repositories = [_repository_of(name) for name in (*names, self._image.name)]
-        hosts = [each.partition("/")[0] for each in repositories if each]
-        return {source_label(host): host for host in hosts}
+        repositories = [_repository_of(name) for name in (self._image.name, *names)]
+        found: dict[str, list[str]] = {}
+        for host in dict.fromkeys(each.partition("/")[0] for each in repositories if each):
+            found.setdefault(source_label(host), []).append(host)
+        return found
 
     def _add_docker(self, manifest: Child, found: Sequence[Child]) -> None:
         layers = [_path(each.digest) for each in found if is_layer(each.media_type)]
@@ -236,6 +246,10 @@ async def write_export(
         ):
             await sink.file(name, what.size, 0o444, pieces)
     await sink.end()
+
+
+def _known(labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(host, name) for host, names in sorted(sources(labels).items()) for name in names.split(",") if name]
 
 
 async def _once(data: bytes) -> AsyncGenerator[bytes, None]:
