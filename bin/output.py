@@ -22,6 +22,7 @@ __all__ = [
     "print_table",
     "report",
     "size_text",
+    "visible",
 ]
 
 _NARROWEST = 12  # of a column that is cut
@@ -32,7 +33,7 @@ EXIT_NOT_FOUND = 3
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns aligned with spaces, as containerd's tools print them."""
-    table = [list(header), *([_visible(cell) for cell in row] for row in rows)]
+    table = [list(header), *([visible(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     if sys.stdout.isatty():  # a pipe gets everything
         widths = _fitting(widths, shutil.get_terminal_size().columns)
@@ -73,9 +74,9 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 def report(error: OrlopError, program: str) -> int:
     """One line on stderr, and a hint if there is one. Returns the exit code."""
-    click.echo(f"{program}: {_visible(error.message)}", err=True)
+    click.echo(f"{program}: {visible(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  hint: {_visible(error.hint)}", err=True)
+        click.echo(f"  hint: {visible(error.hint)}", err=True)
     return EXIT_NOT_FOUND if isinstance(error, NotFound) else EXIT_FAILED
 
 
@@ -83,6 +84,6 @@ def fail(error: OrlopError, program: str) -> NoReturn:
     sys.exit(report(error, program))
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Names may hold anything; a terminal must not obey them."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -17,7 +17,7 @@ from ...protocol.registry.platforms import Platform, parse_platform
 from ...protocol.registry.references import parse_reference
 from ..archives import Compression, OnMissing, export_archive, import_archive
 from ..embed import host_platform
-from ..output import print_json, size_text
+from ..output import print_json, size_text, visible
 from ..session import Session
 from .names import resolve_name
 from .options import json_option, parse_labels, snapshotter_option
@@ -88,7 +88,7 @@ def import_(
             print_json(images)
             return
         for image in images:
-            click.echo(f"{image.name} {image.target.digest}")
+            click.echo(f"{visible(image.name)} {image.target.digest}")
 
     session.run(run)
 

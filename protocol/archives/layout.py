@@ -74,7 +74,8 @@ def names_of(child: Child, naming: Naming) -> Iterator[str]:
 def _name_of(annotations: Mapping[str, str], naming: Naming) -> str:
     whole, ref = annotations.get(IMAGE_NAME, ""), annotations.get(REF_NAME, "")
     if whole:
-        return whole if _is_complete(whole) and _begins(whole, naming.base) else ""
+        # Any text may name an image. Of one that has no tag, exports say the whole name twice: it is no accident then.
+        return whole if (ref == whole or _is_complete(whole)) and _begins(whole, naming.base) else ""
     if not ref:
         return ""
     if not any(mark in ref for mark in "/:@"):

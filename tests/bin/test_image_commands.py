@@ -76,6 +76,14 @@ def test_a_stream_that_is_cut_short_brings_nothing(shell: Shell, archive: Path) 
     assert names(shell) == []
 
 
+def test_a_name_from_an_archive_does_not_command_the_terminal(shell: Shell, tmp_path: Path) -> None:
+    name = "a\x1b[2Jb"
+    path = written(tmp_path, layout_files([(MADE, named(name, name))]))
+    done = shell.run("images", "import", "-q", "--no-unpack", str(path))
+    assert (done.returncode, done.stdout) == (0, f"a\\x1b[2Jb {MADE.target.digest}\n")
+    assert targets(shell) == {name: MADE.target.digest}
+
+
 def test_an_archive_without_names_fails_and_says_what_to_do(shell: Shell, tmp_path: Path) -> None:  # 19
     path = str(written(tmp_path, layout_files([(MADE, {})])))
     done = shell.run("images", "import", "-q", path)

@@ -322,6 +322,20 @@ async def test_importing_what_was_exported_restores_it(store: orlop.Store, tmp_p
     assert [info async for info in other.content.list()] == []
 
 
+async def test_names_that_are_no_complete_references_come_back_as_they_were(store: orlop.Store, tmp_path: Path) -> None:
+    """Any text may name an image, and an export with its import is how images move. Spec registry 12, last line."""
+    names = ["t", "busybox", "quay.io/a/b", "name with space", "a:b", "BAD/:x", "über/ß", "x\ny", "/a:1", "n" * 512]
+    await stored(store, simple(), *names)
+    before = await recorded(store)
+    other = store.in_namespace("other")
+    await export(store, f"{tmp_path}/x.tar", *names)
+    assert await brought(other, tmp_path / "x.tar") == before
+    assert await recorded(other) == before
+    some = store.in_namespace("some")
+    await brought(some, tmp_path / "x.tar", naming=orlop.Naming("quay.io/a/b"))
+    assert set(await recorded(some)) == {"quay.io/a/b"}
+
+
 async def test_docker_s_part_of_what_was_exported_is_an_archive_of_its_own(store: orlop.Store, tmp_path: Path) -> None:
     made = simple()
     await stored(store, made, NAME)

@@ -62,6 +62,13 @@ def named(name: str, ref: str, naming: Naming) -> list[str]:
         ("docker.io/library/t:latest", "v1", Naming("", DATED), ["docker.io/library/t:latest"]),
         ("name with space", "v1", Naming("", DATED), []),
         ("t", "v1", Naming("", DATED), []),
+        # what an export says of a name that is no complete reference is that name
+        ("t", "t", Naming("", DATED), ["t"]),
+        ("name with space", "name with space", Naming("", DATED), ["name with space"]),
+        ("name with space", "name with space", FOO, []),
+        ("foo.io/x", "foo.io/x", FOO, ["foo.io/x"]),
+        ("foo.io/xy", "foo.io/xy", FOO, []),
+        ("t", "t", Naming("", DATED, digests=True, skip_named=True), ["t"]),
         ("", "foo.io/x", FOO, ["foo.io/x"]),
         ("", "foo.io/x/y:v1", FOO, ["foo.io/x/y:v1"]),
         ("", f"foo.io/x@{DIGEST}", FOO, [f"foo.io/x@{DIGEST}"]),
