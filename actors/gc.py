@@ -77,6 +77,8 @@ class Collector:
         self._worked_ns = self._longest_ns = self._uncounted = 0
         self._total = _Total()
         self.runs = self.failures = 0
+        self.trouble = ""
+        """Why the last collection failed; empty if it did not."""
         storage.listen(self._hear)
 
     async def collect(self, *, empty_bin: bool = False) -> Collection:
@@ -111,6 +113,7 @@ class Collector:
             except OrlopError as error:
                 log.error("a collection failed; nothing alive was touched", error=str(error))
                 self.failures += 1
+                self.trouble = error.message
                 self._places.clear()
                 _fail(waiting, Unavailable(f"the collection failed: {error.message}"))
                 await self._pause(RETRY_S)
@@ -119,6 +122,7 @@ class Collector:
                 _fail(waiting, Unavailable("the collector ended"))
                 raise
             self.runs += 1
+            self.trouble = ""
             for each in waiting:
                 each.promise.succeed(result)
             await self._until_there_is_work()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
 import trio
 
-from ..protocol.errors import InvalidArgument
+from ..protocol.errors import InvalidArgument, OrlopError
 from ..protocol.identifiers import quote
-from ..protocol.world import Work, World
+from ..protocol.messages import PluginStatus
+from ..protocol.world import Files, Work, World
 from ..storage.blobs.local import disk_errors
-from ..storage.snapshotters.btrfs import Btrfs
+from ..storage.snapshotters.btrfs import NOT_ON_BTRFS, Btrfs
 from ..storage.snapshotters.interface import Snapshotter
 from ..storage.snapshotters.native import Native
 from ..storage.snapshotters.overlayfs import Overlayfs, OverlayTraits
@@ -35,7 +37,7 @@ class Snapshotters:
         self._world = world
         self._config = config
         self._known: dict[str, Snapshotter] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, str] = {}  # why not, of those that were tried; empty: it works
         self._default = ""
         self._setting_up = trio.Lock()
         self._makers: Mapping[str, Callable[[str], Snapshotter]] = {
@@ -43,6 +45,12 @@ class Snapshotters:
             "native": self._native,
             "btrfs": self._btrfs,
         }
+
+    @staticmethod
+    def capabilities(snapshotter: str) -> list[str]:
+        """`rebase`: a parent can be given at commit, so that layers are laid down side by side."""
+        rebases = {Overlayfs.name: Overlayfs.rebase, Native.name: Native.rebase, Btrfs.name: Btrfs.rebase}
+        return ["rebase"] if rebases[snapshotter] else []
 
     def root(self, snapshotter: str) -> str:
         return f"{self._base}/{snapshotter}"
@@ -67,11 +75,37 @@ class Snapshotters:
         if self._config.default:
             self._default = self._config.default
             return self._default
-        refusal = await self._world.workers.run(Work.FILES, self._probe)
+        refusal = await self._refusal("overlayfs")
         if refusal:
             log.info("the default snapshotter is native: overlayfs cannot be mounted here", reason=refusal)
         self._default = _NATIVE if refusal else "overlayfs"
         return self._default
+
+    async def default(self) -> str:
+        """The one where none is named. Raises Unavailable, ResourceExhausted (disk)."""
+        async with self._setting_up:
+            return self._default or await self._choose()
+
+    async def state(self, name: str) -> tuple[PluginStatus, str]:
+        """Whether one of SNAPSHOTTERS works here, and else why not; found out by trying, once. What the disk refused is
+        tried again the next time."""
+        async with self._setting_up:
+            try:
+                refusal = await self._refusal(name)
+            except OrlopError as error:
+                return PluginStatus.ERROR, error.message
+        if not refusal:
+            return PluginStatus.OK, ""
+        wanted = name == self._config.default
+        return (PluginStatus.ERROR if wanted else PluginStatus.SKIP), refusal
+
+    async def _refusal(self, name: str) -> str:
+        found = self._refused.get(name)
+        if found is None:
+            with disk_errors(f"snapshotter {name}"):
+                found = await self._world.workers.run(Work.FILES, self._try, name)
+            self._refused[name] = found
+        return found
 
     async def _set_up(self, name: str) -> Snapshotter:
         found = self._known.get(name)
@@ -86,7 +120,7 @@ class Snapshotters:
         self._known[name] = found
         return found
 
-    # makers; they block
+    # makers and a prober; they block
 
     def _overlayfs(self, root: str) -> Snapshotter:
         user = self._world.user
@@ -113,10 +147,28 @@ class Snapshotters:
             devices=user.uid == 0 and not user.in_user_namespace,
         )
 
-    def _probe(self) -> str:
-        user = self._world.user
-        self._world.files.make_folder(self._base)
+    def _try(self, snapshotter: str) -> str:
+        """Why it cannot work, and nothing if it can. Its own folder is not made."""
+        user, files, root = self._world.user, self._world.files, self.root(snapshotter)
+        _make_folder(files, self._base)
+        there = files.status(root) is not None
+        if there:
+            _make_folder(files, root)
         name = f".probe-{self._world.random.token(6).hex()}"
-        return overlay_refusal(
-            self._base, name, self._world.files, self._world.mounts, userxattr=user.in_user_namespace or user.uid != 0
-        )
+        if snapshotter == "overlayfs":
+            userxattr = user.in_user_namespace or user.uid != 0
+            refusal = overlay_refusal(self._base, name, files, self._world.mounts, userxattr=userxattr)
+            return refusal and f"overlayfs cannot be mounted here: {refusal}"
+        if snapshotter == "btrfs":
+            return "" if self._world.subvolumes.possible(root if there else self._base) else NOT_ON_BTRFS
+        files.new_folder(f"{self._base}/{name}", 0o700)
+        files.remove_tree(f"{self._base}/{name}")
+        return ""
+
+
+def _make_folder(files: Files, path: str) -> None:
+    """Raises NotADirectoryError where something else has that name."""
+    try:
+        files.make_folder(path)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{path} is not a folder") from None

@@ -240,6 +240,11 @@ class StorageActor:
                 self._answered(1)
                 raise
 
+    @property
+    def reopening(self) -> bool:
+        """A write failed, and the data is not open again yet."""
+        return self._recovering
+
     def listen(self, listener: Callable[[Durable], None]) -> None:
         """`listener` is called after each group, when its callers are answered. It may neither await nor send."""
         self._listeners.append(listener)

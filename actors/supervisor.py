@@ -17,12 +17,11 @@ import trio
 from ..protocol.api import Store
 from ..protocol.errors import StoreFailed
 from ..protocol.identifiers import DEFAULT_NAMESPACE
-from ..protocol.messages import Context, Plugin
+from ..protocol.messages import Context
 from ..protocol.meter import Meter
 from ..protocol.outbox import Budget
 from ..protocol.registry.platforms import Platform
 from ..protocol.server import serve_listener
-from ..protocol.version import STORE_FORMAT
 from ..protocol.world import Address, Listener, Pool, Work, World
 from ..storage.blobs.local import LocalBlobs, disk_errors
 from ..storage.blobs.sharing import sharing_policy
@@ -38,7 +37,7 @@ from .events import EventsActor, JournalLimits
 from .explaining import Explainer
 from .gc import Collector
 from .image_unpack import ImageUnpacks
-from .introspection import Introspection
+from .introspection import Introspection, parts_of
 from .layers import LayerActor
 from .measuring import Scales
 from .metrics import LoopWatch, StoreMetrics
@@ -193,6 +192,7 @@ async def _served(
             try:
                 store_id = await storage.check_format()
                 meter, watch = Meter(), LoopWatch(world)
+                parts = parts_of(config, storage, collector, snapshotters, host)
                 metrics = StoreMetrics(storage, collector, registries.traffic, meter, watch, store_id)
                 service = StoreService(
                     store_id=store_id,
@@ -210,7 +210,7 @@ async def _served(
                     verifier=Verifier(storage, content_actor, blobs, world),
                     explainer=Explainer(storage, world, config.gc),
                     checker=Checker(storage, collector, removals, blobs, snapshotters, world),
-                    introspection=Introspection(store_id, _PLUGINS, world),
+                    introspection=Introspection(store_id, parts, snapshotters, world),
                     metrics=metrics,
                     meter=meter,
                     world=world,
@@ -291,20 +291,6 @@ def _leaf(group: BaseException) -> BaseException:
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
     return group
-
-
-_PLUGINS = [
-    Plugin("io.orlop.metadata.v1", "leveldb", exports={"format": str(STORE_FORMAT)}),
-    Plugin("io.orlop.content.v1", "local"),
-    Plugin("io.orlop.snapshotter.v1", "overlayfs"),
-    Plugin("io.orlop.snapshotter.v1", "native"),
-    Plugin("io.orlop.snapshotter.v1", "btrfs"),
-    Plugin("io.orlop.differ.v1", "walking"),
-    Plugin("io.orlop.event.v1", "journal"),
-    Plugin("io.orlop.gc.v1", "witnesses"),
-    Plugin("io.orlop.transfer.v1", "registry"),
-    Plugin("io.orlop.image-verifier.v1", "bindir"),
-]
 
 
 async def _listen(

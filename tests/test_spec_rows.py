@@ -254,7 +254,7 @@ CLI: Final[dict[int, Row]] = {
     54: (snapshots("the_snapshotter_comes_from_the_flag_then_the_environment"),),
     55: (snapshots("the_snapshotter_comes_from_the_flag_then_the_environment"),),
     56: (shell("version_is_told_without_a_store"),),
-    57: (LeftOut("What is listed are the parts that were started; there is no status but `ok`, and no `-d`."),),
+    57: (lines("row_57_a_part_that_fails_says_so_and_why"),),
     58: (
         shell("a_password_is_not_asked_for_where_nobody_can_answer"),
         by("bin/test_terminal", "a_password_is_asked_for_and_not_shown"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from ...protocol.api import Store
-from ..output import print_json, print_table
+from ...protocol.messages import Plugin
+from ..output import labels_text, print_json, print_table, visible
 from ..session import Session
 from .options import json_option, quiet_option
 
@@ -44,14 +45,19 @@ def plugins() -> None:
 
 @plugins.command("list")
 @click.argument("filters", nargs=-1, metavar="[FILTER]...")
+@click.option("--detailed", "-d", is_flag=True, help="Also what they export, what they can, and what is wrong.")
 @quiet_option
 @json_option
 @click.pass_obj
-def list_(session: Session, filters: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """List the parts in the order in which they were started. Filters: type, id.
+def list_(session: Session, filters: tuple[str, ...], detailed: bool, quiet: bool, as_json: bool) -> None:
+    """List the parts in the order in which they were started, and how they stand. Filters: type, id.
+
+    What cannot work on this machine, such as a snapshotter, says `skip`; what should and does not says `error`. Either
+    ends with exit status 0.
 
     \b
     orlop plugins ls
+    orlop plugins ls -d id==btrfs
     """
 
     async def run(store: Store) -> None:
@@ -61,10 +67,29 @@ def list_(session: Session, filters: tuple[str, ...], quiet: bool, as_json: bool
         elif quiet:
             for plugin in found:
                 click.echo(plugin.id)
+        elif detailed:
+            click.echo("".join(f"{_described(each)}\n\n" for each in found).removesuffix("\n"), nl=False)
         else:
-            print_table(("TYPE", "ID", "STATUS"), [(plugin.type, plugin.id, "ok") for plugin in found])
+            print_table(
+                ("TYPE", "ID", "PLATFORMS", "STATUS"),
+                [(each.type, each.id, ",".join(each.platforms) or "-", each.status.value) for each in found],
+            )
 
     session.run(run)
+
+
+def _described(plugin: Plugin) -> str:
+    """A line for each thing that it says of itself."""
+    said = {
+        "Type": plugin.type,
+        "ID": plugin.id,
+        "Platforms": ", ".join(plugin.platforms),
+        "Status": plugin.status.value,
+        "Error": plugin.error,
+        "Capabilities": ", ".join(plugin.capabilities),
+        "Exports": labels_text(plugin.exports) if plugin.exports else "",
+    }
+    return "\n".join(f"{name + ':':<14}{visible(text)}" for name, text in said.items() if text)
 
 
 plugins.add_command(list_, "ls")

@@ -132,7 +132,8 @@ class Store:
         return result
 
     async def plugins(self, filters: Sequence[str] = ()) -> list[m.Plugin]:
-        """The parts that the store is made of, in the order in which they were started. Raises InvalidArgument."""
+        """The parts that the store is made of, in the order in which they were started, and how each stands: what can
+        be tried is tried, and leaves nothing behind. Raises InvalidArgument (filters)."""
         request = m.ListPlugins(list(filters))
         result: m.Plugins = await self._caller.call(t.INTROSPECTION_PLUGINS, request, self.context)
         return result.items

@@ -113,7 +113,7 @@ from .metadata import (
     UpdateSandbox,
 )
 from .metrics import GetMetrics, MetricFamily, MetricKind, Metrics, Sample
-from .service import GetServer, ListPlugins, Plugin, Plugins, ServerInfo
+from .service import GetServer, ListPlugins, Plugin, Plugins, PluginStatus, ServerInfo
 from .snapshots import (
     ApplyDiff,
     CleanupSnapshots,
@@ -251,6 +251,7 @@ __all__ = [
     "PAGE_LIMIT_MAX",
     "Page",
     "Plugin",
+    "PluginStatus",
     "Plugins",
     "Precondition",
     "PrepareSnapshot",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ...protocol.errors import InvalidArgument
 from ...protocol.records import Mount, SnapshotKind
@@ -11,7 +12,9 @@ from ..archive.apply import TargetKind
 from ..archive.jobs import CopyTree
 from .interface import Owner, Standing
 
-__all__ = ["Btrfs"]
+__all__ = ["NOT_ON_BTRFS", "Btrfs"]
+
+NOT_ON_BTRFS: Final = "the store does not lie on btrfs"
 
 
 class Btrfs:
@@ -33,7 +36,7 @@ class Btrfs:
     def prepare_root(self) -> None:
         self._files.make_folder(self._root)
         if not self._subvolumes.possible(self._root):
-            raise InvalidArgument("snapshotter btrfs: the store does not lie on btrfs")
+            raise InvalidArgument(f"snapshotter btrfs: {NOT_ON_BTRFS}")
 
     def needs_folder(self, standing: Standing) -> bool:
         return standing.kind is not SnapshotKind.VIEW or not standing.parents

@@ -10,17 +10,18 @@ _INDEX_PARAMETER = "/sys/module/overlay/parameters/index"
 
 
 def overlay_refusal(root: str, name: str, files: Files, mounts: Mounts, *, userxattr: bool) -> str:
-    """Why not, in the system's words; empty when it does. Blocks. Nothing stays behind."""
+    """Why not, in the system's words; empty when it does. Blocks. Nothing stays behind. Raises OSError: the disk."""
     folder = f"{root}/{name}"
     lower, upper, work, merged = (f"{folder}/{part}" for part in ("lower", "upper", "work", "merged"))
     options = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}", *(["userxattr"] if userxattr else [])]
     try:
         for path in (lower, upper, work, merged):
             files.make_folder(path)
-        mounts.mount("overlay", "overlay", merged, options)
+        try:
+            mounts.mount("overlay", "overlay", merged, options)
+        except OSError as error:
+            return error.strerror or str(error)
         mounts.unmount(merged)
-    except OSError as error:
-        return error.strerror or str(error)
     finally:
         files.remove_tree(folder)
     return ""

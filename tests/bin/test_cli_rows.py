@@ -288,6 +288,25 @@ def test_row_52_events_of_a_pull_come_in_its_order(tmp_path: Path, registry: Lay
     assert seen[-1]["event"]["name"] == at(registry)
 
 
+# parts
+
+
+def test_row_57_a_part_that_fails_says_so_and_why(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "store" / "snapshots").mkdir(parents=True)
+    (tmp_path / "store" / "snapshots" / "native").write_text("in the way")
+    done = shell.run("plugins", "ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    header, *listed = (line.split() for line in done.stdout.splitlines())
+    assert header == ["TYPE", "ID", "PLATFORMS", "STATUS"]
+    states = {line[1]: line[3] for line in listed}
+    assert (states["local"], states["native"], states["leveldb"]) == ("ok", "error", "ok")
+    shown = shell.out("plugins", "ls", "-d", "id==native")
+    assert "Error:" in shown
+    assert f"{tmp_path}/store/snapshots/native is not a folder" in shown
+    (found,) = json.loads(shell.out("plugins", "ls", "--json", "id==native"))
+    assert found["status"] == "error"
+
+
 def until_topic(events: subprocess.Popen[str], topic: str) -> list[dict[str, Any]]:
     """What is printed up to the first event of this topic."""
     assert events.stdout is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.archives import HOST
 from tests.support.layout_registry import LayoutRegistry
 from tests.support.registries import make_layout
 from tests.support.shell import Shell, one_line
@@ -182,6 +183,21 @@ def test_who_serves_is_told(shell: Shell) -> None:
     assert len(found["server"]["uuid"]) == 36
     assert "io.orlop.content.v1" in shell.out("plugins", "ls")
     assert shell.out("plugins", "ls", "-q", "id==local") == "local\n"
+    assert shell.out("plugins", "ls", "-d", "id==nobody") == ""
+
+
+def test_parts_say_what_they_export_and_can(shell: Shell, tmp_path: Path) -> None:
+    shown = shell.out("plugins", "ls", "-d", "id==local", "id==native")
+    first, second = shown.split("\n\n")
+    assert first.splitlines() == [
+        "Type:         io.orlop.content.v1",
+        "ID:           local",
+        "Status:       ok",
+        "Capabilities: shared",
+        f"Exports:      root={tmp_path}/store/blobs",
+    ]
+    assert f"Exports:      root={tmp_path}/store/snapshots/native" in second.splitlines()
+    assert f"Platforms:    {HOST}" in second.splitlines()
 
 
 def test_a_namespace_without_given_labels_shows_those_it_has(shell: Shell) -> None:
