@@ -24,6 +24,7 @@ __all__ = [
     "UNCOMPRESSED",
     "check_labels",
     "check_mask",
+    "is_source_label",
     "merge_map",
     "merge_sources",
     "source_label",
@@ -57,6 +58,10 @@ def source_label(host: str) -> str:
 def sources(labels: Mapping[str, str]) -> dict[str, str]:
     """Where a blob came from, by its labels: registry host to repositories."""
     return {key[len(_SOURCE) :]: value for key, value in labels.items() if key.startswith(_SOURCE)}
+
+
+def is_source_label(key: str) -> bool:
+    return key.startswith(_SOURCE)
 
 
 def merge_sources(key: str, known: str, repository: str) -> str:

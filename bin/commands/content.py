@@ -19,6 +19,7 @@ from ...protocol.records import ContentInfo, IngestStatus
 from ..output import EXIT_FAILED, labels_text, print_json, size_text
 from ..session import Session
 from ..world import RealClock
+from .editing import edit
 from .listing import ListOptions, list_options, print_labels, run_list
 from .objects import fetch_blob, fetch_object, push_object
 from .options import for_each, json_option, parse_labels
@@ -277,7 +278,7 @@ async def _pieces(file: BinaryIO, advance: Callable[[int], None]) -> Any:
         advance(len(piece))
 
 
-for command in (fetch, fetch_object, fetch_blob, push_object):
+for command in (edit, fetch, fetch_object, fetch_blob, push_object):
     content.add_command(command)
 for command, aliases in ((list_, ("ls",)), (remove, ("rm", "delete", "del"))):
     for alias in aliases:
