@@ -146,6 +146,9 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket_mode: Annotated[int, Meta(ge=0, le=0o777, description="Who may use the unix sockets, as chmod says it.")] = (
         0o600
     )
+    install_path: Annotated[
+        str, Meta(description="Where orlop install puts programs, unless it is told; empty: only where it is told.")
+    ] = "/opt/orlop"
     drain_s: Annotated[float, Meta(ge=0, description="When it ends, calls under way have so many seconds.")] = 10.0
     content_sharing_policy: Annotated[
         Literal["shared", "isolated"],

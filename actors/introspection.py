@@ -81,6 +81,9 @@ def parts_of(
     async def gc() -> tuple[PluginStatus, str]:
         return (PluginStatus.ERROR, collector.trouble) if collector.trouble else _OK
 
+    async def opt() -> tuple[PluginStatus, str]:
+        return _OK if config.install_path else (PluginStatus.SKIP, "install_path is empty in the settings")
+
     def snapshotter(name: str) -> Part:
         exports = {"root": snapshotters.root(name)}
         plugin = Plugin(_SNAPSHOTTER, name, snapshotters.capabilities(name), exports, [str(host)])
@@ -96,4 +99,7 @@ def parts_of(
         Part(Plugin("io.orlop.gc.v1", "witnesses"), gc),
         Part(Plugin("io.orlop.transfer.v1", "registry")),
         Part(Plugin("io.orlop.image-verifier.v1", "bindir")),
+        Part(
+            Plugin("io.orlop.opt.v1", "path", exports={"path": config.install_path} if config.install_path else {}), opt
+        ),
     ]

@@ -56,12 +56,25 @@ class LayerWorkers:
         """
         try:
             fd = await self._world.workers.run(Work.FILES, self._world.files.open, root, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                process = await self._pool.start(encode(job), [fd, *descriptors])
-            finally:
-                self._world.files.close(fd)
         except OSError as error:
             raise disk_error(error, "starting a worker process") from error
+        try:
+            process = await self._started(job, [fd, *descriptors])
+        finally:
+            self._world.files.close(fd)
+        return await self._outcome(process, hear)
+
+    async def run_in(self, root: int, job: Job, descriptors: Sequence[int] = ()) -> Report:
+        """The same in an open folder, whatever is called by its name meanwhile."""
+        return await self._outcome(await self._started(job, [root, *descriptors]), None)
+
+    async def _started(self, job: Job, descriptors: Sequence[int]) -> Process:
+        try:
+            return await self._pool.start(encode(job), descriptors)
+        except OSError as error:
+            raise disk_error(error, "starting a worker process") from error
+
+    async def _outcome(self, process: Process, hear: Hear | None) -> Report:
         try:
             while message := await process.receive():
                 try:

@@ -34,7 +34,7 @@ from ..protocol.records import Descriptor, Image
 from ..protocol.registry.platforms import Platform
 from .fetching import fetch_missing
 
-__all__ = ["Compression", "OnMissing", "export_archive", "import_archive"]
+__all__ = ["Compression", "OnMissing", "as_ours", "export_archive", "import_archive"]
 
 _CHUNK: Final = 1024 * 1024
 _GZIP: Final = b"\x1f\x8b\x08"
@@ -130,10 +130,10 @@ async def _entries(path: str) -> AsyncGenerator[Entry, None]:
             async for entry in entries:
                 yield entry
         return
-    with _as_ours(path):
+    with as_ours(path):
         file = _standard_input() if path == "-" else await trio.to_thread.run_sync(_open, path)
     try:
-        with _as_ours(path):
+        with as_ours(path):
             reader = await trio.to_thread.run_sync(_decompressed, file, abandon_on_cancel=path == "-")
         buffered = _Buffered(reader, abandon=path == "-")
         async with contextlib.aclosing(tar_entries(buffered.read)) as entries:
@@ -230,7 +230,7 @@ def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 async def _file_chunks(path: str) -> AsyncGenerator[bytes, None]:
-    with _as_ours(path):
+    with as_ours(path):
         file = await trio.to_thread.run_sync(_open, path)
     with file:
         while chunk := await trio.to_thread.run_sync(file.read, _CHUNK):
@@ -242,7 +242,7 @@ async def _file_chunks(path: str) -> AsyncGenerator[bytes, None]:
 
 @asynccontextmanager
 async def _sink(path: str, compression: Compression) -> AsyncIterator[Sink]:
-    with _as_ours("standard output" if path == "-" else path):
+    with as_ours("standard output" if path == "-" else path):
         if path.endswith("/") or (path != "-" and os.path.isdir(path)):
             sink = _folder_sink(path.rstrip("/") or "/")
         elif path == "-" or _is_stream(path):
@@ -376,7 +376,7 @@ def _put_in_place(file: IO[bytes], unfinished: str, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _as_ours(path: str) -> Iterator[None]:
+def as_ours(path: str) -> Iterator[None]:
     """What the machine says of a file, as a person is told."""
     try:
         yield

@@ -17,6 +17,7 @@ from .commands import (
     content,
     events,
     images,
+    install,
     leases,
     namespaces,
     pruning,
@@ -88,7 +89,7 @@ for group, aliases in (
         if hidden is not group:
             cli.add_command(hidden)
 cli.add_command(version.version)
-for command in (server.info, completion.completion, config.config, top.top):
+for command in (install.install, server.info, completion.completion, config.config, top.top):
     cli.add_command(command)
 for command in (collection.why, collection.undelete, collection.df, checking.check, checking.repair):
     cli.add_command(command)

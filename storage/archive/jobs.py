@@ -42,7 +42,7 @@ class ApplyLayer(msgspec.Struct, frozen=True, tag="apply"):
     """Lay a layer onto the folder `target`. Its bytes are `data`, or the file that comes as the second descriptor.
 
     `lower`: folders of the layers below, nearest first. `lower_ready`: they are complete; else the worker says when it
-    needs them, and waits.
+    needs them, and waits. `only`: of the layer no more than what lies right inside these folders; none named, all.
     """
 
     target: str
@@ -52,6 +52,7 @@ class ApplyLayer(msgspec.Struct, frozen=True, tag="apply"):
     data: bytes | None = None
     lower: list[str] = []
     lower_ready: bool = True
+    only: list[str] = []
 
 
 class CopyTree(msgspec.Struct, frozen=True, tag="copy"):

@@ -20,6 +20,7 @@ from typing import Final
 
 from ...protocol.errors import Internal, NotFound, OrlopError, ResourceExhausted, Unavailable, error_to_wire
 from .apply import Applied, LayerApplier
+from .choosing import ChosenEntries
 from .confine import confine, die_with_parent
 from .copying import copy_tree
 from .diff import write_difference
@@ -198,7 +199,8 @@ def _apply(
         stream = LayerStream(job.media_type, _reader(job.data, fds), job.limits, advanced)
         try:
             applier = LayerApplier(target, job.kind, job.limits, wait_for_lower)
-            applied = applier.apply(TarReader(stream.read_chunk))
+            chunks = stream.read_chunk
+            applied = applier.apply(ChosenEntries(chunks, job.only) if job.only else TarReader(chunks))
             stream.drain()
         finally:
             stream.close()
