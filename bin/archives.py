@@ -32,20 +32,16 @@ from ..protocol.errors import AlreadyExists, InvalidArgument, NotFound, Permissi
 from ..protocol.messages import RegistryAccess, TransferProgress
 from ..protocol.records import Descriptor, Image
 from ..protocol.registry.platforms import Platform
+from .compression import Compression
+from .conversion import layer_compressor
 from .fetching import fetch_missing
 
-__all__ = ["Compression", "OnMissing", "as_ours", "export_archive", "import_archive"]
+__all__ = ["OnMissing", "as_ours", "export_archive", "import_archive"]
 
 _CHUNK: Final = 1024 * 1024
 _GZIP: Final = b"\x1f\x8b\x08"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 Told = Callable[[TransferProgress], None]
-
-
-class Compression(Enum):
-    NONE = "none"
-    GZIP = "gzip"
-    ZSTD = "zstd"
 
 
 class OnMissing(Enum):
@@ -63,12 +59,16 @@ async def import_archive(
     *,
     unpack_for: Sequence[Platform] = (),
     snapshotter: str = "",
+    compress_blobs: bool = False,
     told: Told = lambda _: None,
 ) -> list[Image]:
     """Bring the images of an OCI layout (a folder or a tar of it) or a docker archive; `-` is standard input. Gzip and
-    zstd are recognised. `unpack_for`: also unpack those that are for these platforms.
+    zstd are recognised. `unpack_for`: also unpack those that are for these platforms. `compress_blobs`: store layers
+    that are plain tars as gzip, the same bytes every time; manifests and indexes then have other digests, and
+    signatures do not fit any more. Configs and file systems stay what they are.
 
-    Raises what `import_images` raises, NotFound and PermissionDenied (the file), and what unpacking raises.
+    Raises what `import_images` raises, NotFound and PermissionDenied (the file), DataLoss (a layer to compress is not
+    what its config says), and what unpacking raises.
     Cancellation: no image is recorded.
     """
     naming = replace(options.naming, prefix=options.naming.prefix or f"import-{time.strftime('%Y-%m-%d')}")
@@ -83,7 +83,8 @@ async def import_archive(
                     if options.discard_layers:
                         await let_layers_go(leased, manifest)
 
-        return await import_images(leased, _entries(os.fspath(path)), options, told, unpack)
+        repack = layer_compressor(leased, told) if compress_blobs else None
+        return await import_images(leased, _entries(os.fspath(path)), options, told, unpack, repack)
 
 
 async def export_archive(

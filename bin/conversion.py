@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -15,18 +15,27 @@ from isal import isal_zlib
 
 from ..actors.failures import first_of
 from ..protocol.api import Store
+from ..protocol.archives.importing import Repack
 from ..protocol.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound
 from ..protocol.identifiers import digest_of
 from ..protocol.labels import UNCOMPRESSED
 from ..protocol.messages import TransferProgress, TransferState
 from ..protocol.records import ContentInfo, Descriptor, Image, LeaseResource
-from ..protocol.registry.documents import CONFIG_TYPES, INDEX_TYPES, children, document_labels, is_layer, kind_of
+from ..protocol.registry.documents import (
+    CONFIG_TYPES,
+    INDEX_TYPES,
+    children,
+    document_labels,
+    is_distributable,
+    is_layer,
+    kind_of,
+)
 from ..protocol.registry.platforms import Platform, best_first
 from ..protocol.registry.rootfs import read_rootfs
 from ..storage.archive.streams import decompressed
-from .archives import Compression
+from .compression import Compression
 
-__all__ = ["Conversion", "convert_image"]
+__all__ = ["Conversion", "convert_image", "layer_compressor"]
 
 _OCI: Final = {
     "application/vnd.docker.distribution.manifest.v2+json": "application/vnd.oci.image.manifest.v1+json",
@@ -39,17 +48,21 @@ _DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 _AHEAD: Final = 4
 _GZIP_LEVEL: Final = 3
 _GZIP_WINDOW: Final = 31
+_GZIP_MAGIC: Final = b"\x1f\x8b\x08"
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 Told = Callable[[TransferProgress], None]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """`layers`: how they are to be packed (None: as they are). `oci`: OCI's media types, the only ones for zstd."""
+    """`layers`: how they are to be packed (None: as they are); with `plain_only` those that are not packed at all.
+    `oci`: OCI's media types, the only ones for zstd."""
 
     layers: Compression | None = None
     oci: bool = False
     platforms: Sequence[Platform] = ()
     all_platforms: bool = False
+    plain_only: bool = False
 
 
 class _Converted(NamedTuple):
@@ -60,7 +73,10 @@ class _Converted(NamedTuple):
     size: int
 
     def entry(self, before: dict[str, Any]) -> dict[str, Any]:
-        return {**before, "mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        said = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if before.get("digest") != self.digest:  # the old bytes, and where those can be had
+            before = {key: value for key, value in before.items() if key not in ("data", "urls")}
+        return {**before, **said}
 
 
 async def convert_image(
@@ -74,7 +90,7 @@ async def convert_image(
     """
     image = await store.images.get(source)
     async with store.lease() as leased:
-        root = await _Work(leased, conversion, host, told).convert(image.target)
+        root = await _Work(leased, conversion, told, host).convert(image.target)
         descriptor = Descriptor(root.media_type, root.digest, root.size)
         try:
             return await leased.images.create(target, descriptor, image.labels)
@@ -82,16 +98,34 @@ async def convert_image(
             return await leased.images.update(target, target=descriptor, labels=image.labels)
 
 
+def layer_compressor(store: Store, told: Told = lambda _: None) -> Repack:
+    """What an import has done to its images: layers that are plain tars become gzip. See `import_archive`. `store` has
+    a lease, which everything that is made joins."""
+    work = _Work(store, Conversion(Compression.GZIP, all_platforms=True, plain_only=True), told)
+
+    async def repack(target: Descriptor, kept: Collection[str]) -> Descriptor:
+        made = await work.convert(target, kept=kept)
+        return Descriptor(made.media_type, made.digest, made.size, target.annotations)
+
+    return repack
+
+
 class _Work:
-    def __init__(self, store: Store, conversion: Conversion, host: Platform, told: Told) -> None:
+    """`host`: for which an index is converted where nothing else is said."""
+
+    def __init__(self, store: Store, conversion: Conversion, told: Told, host: Platform | None = None) -> None:
         self._store = store
         self._conversion = conversion
         self._host = host
         self._told = told
         self._oci = conversion.oci or conversion.layers is Compression.ZSTD
+        self._layers: dict[tuple[str, str], _Converted] = {}  # images of one archive share some
 
-    async def convert(self, descriptor: Descriptor, depth: int = 0) -> _Converted:
+    async def convert(self, descriptor: Descriptor, depth: int = 0, kept: Collection[str] | None = None) -> _Converted:
+        """`kept`: nothing else is touched; of an index all that is in there, and its other entries stay."""
         kind = kind_of(descriptor.media_type)
+        if kept is not None and (descriptor.digest not in kept or kind not in ("index", "manifest")):
+            return _Converted(descriptor.media_type, descriptor.digest, descriptor.size)
         if kind not in ("index", "manifest"):
             raise FailedPrecondition(f"{descriptor.digest} is no image: its type is {descriptor.media_type}")
         data = await self._store.content.read(descriptor.digest)
@@ -99,7 +133,7 @@ class _Work:
         document = msgspec.json.decode(data, type=dict[str, Any])
         if kind == "index":
             chosen = self._chosen([each.platform for each in found], descriptor.digest)
-            made = [await self.convert(found[at].descriptor, depth + 1) for at in chosen]
+            made = [await self.convert(found[at].descriptor, depth + 1, kept) for at in chosen]
             if len(made) == 1 and not self._conversion.all_platforms:
                 return made[0]
             entries = document["manifests"]
@@ -116,7 +150,9 @@ class _Work:
                 raise FailedPrecondition(
                     f"{descriptor.digest} has {len(layers)} layers, its config {len(rootfs.diff_ids)}"
                 )
-            made = [await self._layer(layer, diff_id) for layer, diff_id in zip(layers, rootfs.diff_ids, strict=True)]
+            made = [
+                await self._layer_once(layer, diff_id) for layer, diff_id in zip(layers, rootfs.diff_ids, strict=True)
+            ]
             await self._hold(config.digest)
             document["config"]["mediaType"] = self._type(config.media_type)
             document["layers"] = [each.entry(old) for old, each in zip(document["layers"], made, strict=True)]
@@ -133,7 +169,7 @@ class _Work:
         if self._conversion.all_platforms:
             return list(range(len(platforms)))
         chosen: list[int] = []
-        for wanted in self._conversion.platforms or [self._host]:
+        for wanted in self._conversion.platforms or ([self._host] if self._host else []):
             best = best_first(platforms, wanted)
             if not best:
                 raise NotFound(f"a manifest for platform {wanted} in index {digest}")
@@ -157,9 +193,17 @@ class _Work:
     def _type(self, media_type: str) -> str:
         return _OCI.get(media_type, media_type) if self._oci else media_type
 
+    async def _layer_once(self, layer: Descriptor, diff_id: str) -> _Converted:
+        known = self._layers.get((layer.digest, layer.media_type))
+        if known is None:
+            known = self._layers[layer.digest, layer.media_type] = await self._layer(layer, diff_id)
+        return known
+
     async def _layer(self, layer: Descriptor, diff_id: str) -> _Converted:
         wanted = self._conversion.layers
         packed = _packing(layer.media_type)
+        if self._conversion.plain_only and not await self._is_plain(layer, packed):
+            return _Converted(layer.media_type, layer.digest, layer.size)
         if not is_layer(layer.media_type) or wanted is None or packed is wanted:
             await self._hold(layer.digest)
             return _Converted(_layer_type(layer.media_type, packed, oci=self._oci), layer.digest, layer.size)
@@ -184,6 +228,15 @@ class _Work:
         info = await self._pack(layer, diff_id, wanted, count)
         self._told(TransferProgress(name, TransferState.COMPLETE, layer.digest, kind, layer.size, layer.size))
         return _Converted(media_type, info.digest, info.size)
+
+    async def _is_plain(self, layer: Descriptor, packed: Compression) -> bool:
+        """Docker's plain type is also said of what is packed. What is not to be passed on stays as its maker packed it:
+        others get it from him."""
+        if packed is not Compression.NONE or not is_layer(layer.media_type) or not is_distributable(layer.media_type):
+            return False
+        async with self._store.content.open(layer.digest) as reader:
+            head = await reader.read_at(0, min(4, reader.size))
+        return not head.startswith((_GZIP_MAGIC, _ZSTD_MAGIC))
 
     async def _pack(
         self, layer: Descriptor, diff_id: str, wanted: Compression, count: Callable[[bytes], None]
@@ -218,10 +271,11 @@ class _Work:
         try:
             async with content.chunks(layer.digest) as chunks, trio.open_nursery() as nursery:
                 nursery.start_soon(run, aiter(chunks))
+                label = {UNCOMPRESSED: diff_id}
                 try:
-                    return await content.write(ref, hashed(), labels={UNCOMPRESSED: diff_id})
+                    return await content.write(ref, hashed(), labels=label)
                 except AlreadyExists:
-                    return await content.info(f"sha256:{made.hexdigest()}")
+                    return await content.update(f"sha256:{made.hexdigest()}", label, [f"labels.{UNCOMPRESSED}"])
         except BaseExceptionGroup as group:
             raise first_of(group) from None
 

@@ -17,7 +17,8 @@ from .actors.config import (
     UnpackConfig,
     VerifierConfig,
 )
-from .bin.archives import Compression, OnMissing, export_archive, import_archive
+from .bin.archives import OnMissing, export_archive, import_archive
+from .bin.compression import Compression
 from .bin.conversion import Conversion, convert_image
 from .bin.embed import connect, host_platform, open_store, serve
 from .bin.mounting import mounted

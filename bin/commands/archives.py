@@ -15,12 +15,13 @@ from ...protocol.errors import InvalidArgument
 from ...protocol.messages import RegistryAccess
 from ...protocol.registry.platforms import Platform, parse_platform
 from ...protocol.registry.references import parse_reference
-from ..archives import Compression, OnMissing, export_archive, import_archive
+from ..archives import OnMissing, export_archive, import_archive
+from ..compression import Compression
 from ..embed import host_platform
 from ..output import print_json, size_text, visible
 from ..session import Session
 from .names import resolve_name
-from .options import json_option, parse_labels, snapshotter_option
+from .options import json_option, parse_labels, snapshotter_option, sync_fs_option
 from .progress import open_display
 from .registry_options import access_for, platform_option, registry_options
 
@@ -37,6 +38,8 @@ __all__ = ["export", "import_"]
 @platform_option
 @click.option("--no-unpack", is_flag=True, help="Lay no layer down as a snapshot.")
 @click.option("--discard-unpacked-layers", is_flag=True, help="Keep the snapshots, but not the layers.")
+@click.option("--compress-blobs", is_flag=True, help="Store layers that are plain tars as gzip.")
+@sync_fs_option
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @snapshotter_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -53,6 +56,7 @@ def import_(
     platforms: tuple[str, ...],
     no_unpack: bool,
     discard_unpacked_layers: bool,
+    compress_blobs: bool,
     labels: tuple[str, ...],
     snapshotter: str,
     quiet: bool,
@@ -61,11 +65,14 @@ def import_(
     """Bring images from an OCI layout or a docker archive: a folder, a tar (plain, gzip or zstd), or standard input.
 
     Prints the name and digest of each image, and unpacks those that are for this machine, or for --platform.
+    With --compress-blobs manifests and indexes get other digests than they had in the archive, so that signatures do
+    not fit any more; file systems stay what they are.
 
     \b
     orlop images import app.tar
     docker save app:1 | orlop images import -
     orlop images import ./layout --base-name registry.example/team/app
+    orlop images import --compress-blobs app.tar
     """
     if no_unpack and discard_unpacked_layers:
         raise click.UsageError("--discard-unpacked-layers needs them unpacked; leave out --no-unpack")
@@ -82,7 +89,13 @@ def import_(
             host = host_platform()
             unpack_for = [] if no_unpack else [each for each in wanted or [host] if each.os == host.os]
             images = await import_archive(
-                store, file, options, unpack_for=unpack_for, snapshotter=snapshotter, told=display.show
+                store,
+                file,
+                options,
+                unpack_for=unpack_for,
+                snapshotter=snapshotter,
+                compress_blobs=compress_blobs,
+                told=display.show,
             )
         if as_json:
             print_json(images)

@@ -8,7 +8,7 @@ from ...protocol.api import Store
 from ...protocol.errors import AlreadyExists
 from ...protocol.registry.platforms import parse_platform
 from ...protocol.registry.references import normalize
-from ..archives import Compression
+from ..compression import Compression
 from ..conversion import Conversion, convert_image
 from ..embed import host_platform
 from ..session import Session

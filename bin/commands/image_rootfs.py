@@ -19,7 +19,7 @@ from ..mounting import unmount as unmount_folder
 from ..output import print_json, print_table
 from ..session import Session
 from .names import resolve_name
-from .options import json_option, snapshotter_option
+from .options import json_option, snapshotter_option, sync_fs_option
 from .progress import open_display
 from .snapshots import usage_row
 
@@ -31,6 +31,7 @@ _platform = click.option("--platform", default="", metavar="OS/ARCH", help="Defa
 @click.command()
 @click.argument("name", metavar="REF")
 @_platform
+@sync_fs_option
 @snapshotter_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress, only the chain ID.")
 @json_option
@@ -101,6 +102,7 @@ def usage(session: Session, name: str, platform: str, snapshotter: str, plain: b
 @click.argument("target", metavar="DIR")
 @click.option("--rw", is_flag=True, help="Writable; what is written stays until `images unmount --rm`.")
 @_platform
+@sync_fs_option
 @snapshotter_option
 @click.pass_obj
 def mount(session: Session, name: str, target: str, rw: bool, platform: str, snapshotter: str) -> None:

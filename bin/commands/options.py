@@ -9,7 +9,7 @@ import click
 from ...protocol.errors import OrlopError
 from ..output import EXIT_FAILED, report
 
-__all__ = ["for_each", "json_option", "parse_labels", "quiet_option", "snapshotter_option"]
+__all__ = ["for_each", "json_option", "parse_labels", "quiet_option", "snapshotter_option", "sync_fs_option"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only the names.")
@@ -20,6 +20,14 @@ snapshotter_option = click.option(
     default="",
     envvar=["ORLOP_SNAPSHOTTER", "CONTAINERD_SNAPSHOTTER"],
     help="overlayfs, native or btrfs. Default: overlayfs where it can be mounted.",
+)
+
+
+sync_fs_option = click.option(
+    "--sync-fs",
+    is_flag=True,
+    expose_value=False,
+    help="Always so, and taken for the sake of scripts: what is unpacked is on the disk before it is told of.",
 )
 
 

@@ -10,7 +10,7 @@ from ...protocol.api import Store
 from ...protocol.messages import PullImage, PullPolicy, RegistryAccess, TransferState
 from ..output import print_json, size_text
 from ..session import Session
-from .options import json_option, parse_labels, snapshotter_option
+from .options import json_option, parse_labels, snapshotter_option, sync_fs_option
 from .progress import TransferDisplay, open_display
 from .registry_options import access_for, literal_option, platform_option, reference_of, registry_options
 
@@ -36,6 +36,7 @@ __all__ = ["fetch", "pull"]
 @click.option("--dry-run", is_flag=True, help="Only say what the registry has under that name.")
 @click.option("--no-unpack", is_flag=True, help="Only download; lay no layer down as a snapshot.")
 @click.option("--fetch-all", is_flag=True, help="Download layers also where their snapshots are here.")
+@sync_fs_option
 @snapshotter_option
 @literal_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress, only the digest.")

@@ -7,10 +7,12 @@ leaves no image, and what came of it goes with the next collection. Source: spec
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import structs
 
 from ..api import Store
 from ..errors import AlreadyExists, InvalidArgument, NotFound, OrlopError
@@ -25,7 +27,7 @@ from . import docker
 from .entries import Entry, EntryKind, read_small
 from .layout import IMAGE_NAME, REF_NAME, Naming, check_layout, layout_index, names_of, read_index
 
-__all__ = ["ImportOptions", "import_images", "let_layers_go", "suiting"]
+__all__ = ["ImportOptions", "Repack", "import_images", "let_layers_go", "suiting"]
 
 _MAX_JSON: Final = 20 * 1024 * 1024
 _MAX_ENTRIES: Final = 1_000_000
@@ -51,6 +53,8 @@ class ImportOptions:
 
 Told = Callable[[TransferProgress], None]
 Ready = Callable[[str, Descriptor], Awaitable[None]]
+Repack = Callable[[Descriptor, Collection[str]], Awaitable[Descriptor]]
+"""Gives another image in an image's place. Of what the first refers to only what is in the collection is here."""
 
 
 async def _nothing_else(_: str, __: Descriptor) -> None:
@@ -63,9 +67,11 @@ async def import_images(
     options: ImportOptions,
     told: Told = lambda _: None,
     ready: Ready = _nothing_else,
+    repack: Repack | None = None,
 ) -> list[Image]:
     """Bring the images of an OCI layout or a docker archive. Returns what was recorded, in the archive's order: all of
-    it or nothing. `ready` is called for each image by its first name when all of it is here, before it is recorded.
+    it or nothing. `ready` is called for each image by its first name when all of it is here, before it is recorded, and
+    `repack` before that. Where an image's name says its digest, it says that of the one in its place.
 
     Raises InvalidArgument (no such archive, a tag that is none, nothing has a name), NotFound (a blob that its images
     need is not in it), FailedPrecondition (a blob is not what its name says). Cancellation: no image is recorded.
@@ -97,9 +103,20 @@ async def import_images(
         )
     for child, _ in wanted:
         await archive.keep(child, options, 0)
+    if repack is not None:
+        wanted = [await _in_its_place(child, names, repack, archive.kept) for child, names in wanted]
     for name, target in {child.digest: (names[0], child.descriptor) for child, names in wanted}.values():
         await ready(name, target)
     return await _record(store, {name: child.descriptor for child, names in wanted for name in names}, options)
+
+
+async def _in_its_place(
+    child: Child, names: Sequence[str], repack: Repack, kept: Collection[str]
+) -> tuple[Child, list[str]]:
+    made = await repack(child.descriptor, kept)
+    placed = structs.replace(child, media_type=made.media_type, digest=made.digest, size=made.size)
+    said = f"@{child.digest}"
+    return placed, [f"{name.removesuffix(said)}@{made.digest}" if name.endswith(said) else name for name in names]
 
 
 class _Archive:
@@ -113,7 +130,7 @@ class _Archive:
         self.manifest: bytes | None = None
         self._files: dict[str, tuple[Descriptor, str]] = {}  # of docker's: what it is, how it is packed
         self._links: dict[str, str] = {}
-        self._kept: set[str] = set()
+        self.kept: set[str] = set()
 
     async def take(self, entry: Entry) -> None:
         name = entry.name
@@ -216,9 +233,9 @@ class _Archive:
 
     async def keep(self, child: Child, options: ImportOptions, depth: int) -> None:
         """Label a document so that it keeps what it refers to, which must be here."""
-        if child.digest in self._kept or depth > _MAX_DEPTH:
+        if child.digest in self.kept or depth > _MAX_DEPTH:
             return
-        self._kept.add(child.digest)
+        self.kept.add(child.digest)
         check_digest(child.digest)
         kind = kind_of(child.media_type)
         if kind not in ("index", "manifest"):

@@ -22,8 +22,9 @@ from orlop.protocol.errors import FailedPrecondition, InvalidArgument, NotFound
 from orlop.protocol.registry.platforms import parse_platform
 from tests.support.archive_stores import TIMEOUT_S, brought, has, here, nothing_came, opened, refused, written
 from tests.support.archives import HOST, OTHER, for_other, layout_files, named, simple, tar_of
-from tests.support.images import MadeImage, image
+from tests.support.images import MadeImage, image, write_layout
 from tests.support.layers import TAR, brief, digest_of, file, layer, names_of, read_tree
+from tests.support.layout_registry import LayoutRegistry
 from tests.support.shell import CLI, ENVIRONMENT, Shell
 
 NAME = "quay.io/a/b:1"
@@ -252,3 +253,18 @@ async def test_a_platform_is_not_found_before_anything_is_unpacked(store: orlop.
     nowhere = parse_platform("linux/s390x", host_platform())
     await refused(store, path, NotFound, platforms=[nowhere])
     assert await names_of(store, "") == set()
+
+
+# Durability
+
+
+def test_sync_fs_is_taken_wherever_something_is_unpacked(shell: Shell, tmp_path: Path) -> None:
+    """It asks for what is always so; see tests/actors/test_unpack_durability.py."""
+    path = written(tmp_path, layout_files([(simple(), named(NAME))]))
+    assert shell.out("images", "import", "-q", "--sync-fs", str(path)).startswith(NAME)
+    assert shell.out("images", "unpack", "-q", "--sync-fs", NAME).strip() == simple().chain[-1]
+    with LayoutRegistry({"a/b": write_layout(tmp_path / "layout", simple())}) as registry:
+        name = f"{registry.address}/a/b:latest"
+        assert shell.out("pull", "-q", "--plain-http", "--sync-fs", name).strip() == simple().target.digest
+    done = shell.run("images", "mount", "--sync-fs", NAME, str(tmp_path / "nowhere"))
+    assert done.returncode == 3  # the folder is not there; the option is
