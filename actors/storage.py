@@ -211,7 +211,7 @@ class StorageActor:
         self._outstanding = 0  # handed over and not answered
         self._idle = trio.Event()
         self._last_ns = 0
-        self._recovering = False
+        self.reopening = False  # a write failed, and the data is not open again yet
         self._reopened = trio.Event()
         self._listeners: list[Callable[[Durable], None]] = []
         self.batch_sizes, self.commit_seconds = Histogram(_BATCHES), Histogram(LATENCIES_S)
@@ -239,11 +239,6 @@ class StorageActor:
             except BaseException:
                 self._answered(1)
                 raise
-
-    @property
-    def reopening(self) -> bool:
-        """A write failed, and the data is not open again yet."""
-        return self._recovering
 
     def listen(self, listener: Callable[[Durable], None]) -> None:
         """`listener` is called after each group, when its callers are answered. It may neither await nor send."""
@@ -299,7 +294,7 @@ class StorageActor:
 
     async def wait_idle(self) -> None:
         """Until everything that was handed over is answered, and the store can be written to."""
-        while self._outstanding or self._recovering:
+        while self._outstanding or self.reopening:
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()
@@ -307,7 +302,7 @@ class StorageActor:
     async def read_again(self, error: Reopened) -> None:
         """Returns when there is a state to read again. Raises the error when that takes too long."""
         with trio.move_on_after(REOPEN_S):
-            while self._recovering:
+            while self.reopening:
                 await self._reopened.wait()
             return
         raise error
@@ -344,7 +339,7 @@ class StorageActor:
             refused = Canceled()
         elif answer.deadline < trio.current_time():
             refused = DeadlineExceeded()
-        elif self._recovering:
+        elif self.reopening:
             refused = Unavailable("the store is being reopened after a failed write")
         if refused is not None:
             if submission.completion is not None:
@@ -445,7 +440,7 @@ class StorageActor:
         log.error("a write failed; reopening the store", error=str(failure), group=failed.number)
         on_top, self._open = self._open, _Group(self._open.number + 1, self._durable)
         self._overlay.clear()
-        self._recovering = True
+        self.reopening = True
         self._reopened = trio.Event()
         self._recoveries += 1
         self._room.set()
@@ -466,7 +461,7 @@ class StorageActor:
             raise DataLoss(f"the reopened store ends at commit {found}, but {self._durable} was acknowledged")
         self._view.number = self._durable = found
         self._open.last_commit = found
-        self._recovering = False
+        self.reopening = False
         self._reopened.set()
         self._answered(0)
         log.warning("the store was reopened", commit=found)
@@ -481,7 +476,7 @@ class StorageActor:
 
     def _answered(self, count: int) -> None:
         self._outstanding -= count
-        if not self._outstanding and not self._recovering:
+        if not self._outstanding and not self.reopening:
             self._idle.set()
 
     def _now_ns(self) -> int:
