@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, BinaryIO
 
 import click
 import msgspec
+import trio
 
+from ...actors.timestamps import rfc3339
 from ...protocol.api import Store
-from ...protocol.records import Any_, Container, Runtime
+from ...protocol.errors import NotFound
+from ...protocol.labels import GC_ROOT
+from ...protocol.records import Any_, Container, Runtime, SnapshotKind
 from ..embed import host_platform
 from ..output import print_json
 from ..session import Session
@@ -19,6 +24,7 @@ from .options import for_each, parse_labels
 
 __all__ = ["containers"]
 
+_GIVE_UP_S = 10.0
 SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 STOP_SIGNAL = "io.containerd.image.config.stop-signal"
 _RESERVED = ("containerd.io/", "io.cri-containerd")  # never taken over from an image: spec metadata 4
@@ -35,7 +41,9 @@ def containers() -> None:
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--runtime", default="io.containerd.runc.v2", show_default=True)
 @click.option("--snapshotter", default="", help="Where the container's snapshot lies.")
-@click.option("--snapshot-key", default="", help="Which one it is. Needs --snapshotter.")
+@click.option("--snapshot-key", default="", help="One that is there. Needs --snapshotter. Default: one is prepared.")
+@click.option("--snapshotter-label", "snapshot_labels", multiple=True, metavar="KEY=VALUE", help="Of the one prepared.")
+@click.option("--no-snapshot", is_flag=True, help="Only the record; nothing is unpacked.")
 @click.pass_obj
 def create(
     session: Session,
@@ -45,8 +53,11 @@ def create(
     runtime: str,
     snapshotter: str,
     snapshot_key: str,
+    snapshot_labels: tuple[str, ...],
+    no_snapshot: bool,
 ) -> None:
-    """Record a container. Labels of the image's configuration are taken over, those given here win.
+    """Record a container. Its image is unpacked, and a snapshot of its own prepared, whose key is ID. Labels of the
+    image's configuration are taken over, those given here win.
 
     \b
     orlop containers create docker.io/library/redis:latest cache-1 --label tier=db
@@ -72,19 +83,36 @@ def create(
                 STOP_SIGNAL: stop,
                 **given,
             }
-        await store.containers.create(
-            Container(
-                arguments[-1],
-                labels=given,
-                image=image,
-                runtime=Runtime(runtime),
-                spec=Any_(SPEC_TYPE, spec),
-                snapshotter=snapshotter,
-                snapshot_key=snapshot_key,
-            )
+        container = Container(
+            arguments[-1],
+            labels=given,
+            image=image,
+            runtime=Runtime(runtime),
+            spec=Any_(SPEC_TYPE, spec),
+            snapshotter=snapshotter,
+            snapshot_key=snapshot_key,
         )
+        if not image or snapshot_key or no_snapshot:
+            await store.containers.create(container)
+        else:
+            await _create_with_snapshot(store, container, parse_labels(snapshot_labels))
 
     session.run(run)
+
+
+async def _create_with_snapshot(store: Store, container: Container, labels: dict[str, str]) -> None:
+    """Either both are there afterwards or neither."""
+    async with store.lease() as leased:
+        unpacked = await leased.images.unpack(container.image, snapshotter=container.snapshotter)
+        snapshots = leased.snapshots.using(unpacked.snapshotter)
+        await snapshots.prepare(container.id, unpacked.chain_id, labels)
+        whole = msgspec.structs.replace(container, snapshotter=unpacked.snapshotter, snapshot_key=container.id)
+        try:
+            await leased.containers.create(whole)
+        except BaseException:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _GIVE_UP_S):
+                await snapshots.remove(container.id)
+            raise
 
 
 @containers.command("list")
@@ -160,18 +188,46 @@ def label(session: Session, id: str, labels: tuple[str, ...]) -> None:  # noqa: 
 
 @containers.command("remove")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--keep-snapshot", is_flag=True, help="It stays until it is removed by its own name.")
 @click.pass_obj
-def remove(session: Session, ids: tuple[str, ...]) -> None:
-    """Remove container records. What only they referred to is collected.
+def remove(session: Session, ids: tuple[str, ...], keep_snapshot: bool) -> None:
+    """Remove containers: their records, and their snapshots unless another container has the same.
 
     \b
     orlop containers rm web
+    orlop containers rm --keep-snapshot web
     """
 
     async def run(store: Store) -> None:
-        await for_each(ids, store.containers.delete)
+        async def one(id: str) -> None:  # noqa: A002
+            container = await store.containers.get(id)
+            if not container.snapshot_key:
+                await store.containers.delete(id)
+                return
+            snapshots, key = store.snapshots.using(container.snapshotter), container.snapshot_key
+            try:
+                if keep_snapshot:
+                    await snapshots.update(key, {GC_ROOT: rfc3339(time.time_ns())}, [f"labels.{GC_ROOT}"])
+                # A committed one is others' as well; what nobody refers to is collected.
+                own = (await snapshots.get(key)).kind is not SnapshotKind.COMMITTED
+            except NotFound:
+                own = False
+            await store.containers.delete(id)
+            if own and not keep_snapshot and not await _is_used(store, container):
+                await snapshots.remove(key)
+
+        await for_each(ids, one)
 
     session.run(run)
+
+
+async def _is_used(store: Store, by: Container) -> bool:
+    """Whether another container has the snapshot of this one."""
+    async with store.containers.stream(fields=["snapshotter", "snapshot_key"]) as others:
+        async for other in others:
+            if (other.snapshotter, other.snapshot_key) == (by.snapshotter, by.snapshot_key):
+                return True
+    return False
 
 
 def _readable(value: Any_) -> dict[str, Any]:

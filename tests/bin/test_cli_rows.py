@@ -256,17 +256,52 @@ def test_row_46_a_container_that_is_there_keeps_its_snapshot(shell: Shell, image
     assert snapshots(shell) == set(MADE.chain)
 
 
-def test_row_47_a_containers_own_snapshot_goes_with_it_unless_it_is_kept(shell: Shell, image: str) -> None:
-    """A snapshot that the shell made is kept by its root label; without that it goes with whoever refers to it."""
-    for key in ("kept", "own"):
-        shell.out("snapshots", "prepare", *NATIVE, key, MADE.chain[-1])
-        shell.out("containers", "create", image, f"of-{key}", *NATIVE, "--snapshot-key", key)
-    shell.out("snapshots", "label", *NATIVE, "own", f"{ROOT_LABEL}=")
+def test_row_46_a_second_container_of_that_name_leaves_the_firsts_own_snapshot(shell: Shell, image: str) -> None:
+    command = ("containers", "create", image, "c1", *NATIVE)
+    shell.out(*command)
+    done = shell.run(*command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "already exists" in done.stderr
+    assert snapshots(shell) == {"c1", *MADE.chain}
+
+
+def test_a_container_gets_a_snapshot_of_its_own(shell: Shell, image: str) -> None:
+    shell.out("containers", "create", image, "c1", *NATIVE, "--snapshotter-label", "a=b")
+    record = json.loads(shell.out("containers", "info", "c1"))
+    assert (record["snapshotter"], record["snapshot_key"]) == ("native", "c1")
+    info = json.loads(shell.out("snapshots", "info", *NATIVE, "c1"))
+    assert (info["kind"], info["parent"], info["labels"]) == ("active", MADE.chain[-1], {"a": "b"})
     shell.out("gc", "run")
-    assert snapshots(shell) == {"kept", "own", *MADE.chain}
-    shell.out("containers", "rm", "of-kept", "of-own")
+    assert snapshots(shell) == {"c1", *MADE.chain}
+    shell.out("containers", "create", image, "c2", *NATIVE, "--no-snapshot")
+    assert snapshots(shell) == {"c1", *MADE.chain}
+
+
+def test_a_container_that_cannot_be_recorded_leaves_no_snapshot(shell: Shell, image: str) -> None:
+    shell.out("containers", "create", image, "c1", *NATIVE, "--no-snapshot")
+    done = shell.run("containers", "create", image, "c1", *NATIVE)
+    assert (done.returncode, "already exists" in done.stderr) == (1, True)
+    assert snapshots(shell) == set(MADE.chain)
+
+
+def test_row_47_a_containers_own_snapshot_goes_with_it_unless_it_is_kept(shell: Shell, image: str) -> None:
+    for name in ("gone", "kept"):
+        shell.out("containers", "create", image, name, *NATIVE)
+    shell.out("containers", "rm", "gone")
+    assert snapshots(shell) == {"kept", *MADE.chain}
+    shell.out("containers", "rm", "--keep-snapshot", "kept")
     shell.out("gc", "run")
     assert snapshots(shell) == {"kept", *MADE.chain}
+
+
+def test_a_snapshot_that_another_container_has_or_that_is_committed_stays(shell: Shell, image: str) -> None:
+    shell.out("snapshots", "prepare", *NATIVE, "both", MADE.chain[-1])
+    for name, key in (("a", "both"), ("b", "both"), ("c", MADE.chain[-1])):
+        shell.out("containers", "create", image, name, *NATIVE, "--snapshot-key", key)
+    shell.out("containers", "rm", "a", "c")
+    assert snapshots(shell) == {"both", *MADE.chain}
+    shell.out("containers", "rm", "b")
+    assert snapshots(shell) == set(MADE.chain)
 
 
 # events
