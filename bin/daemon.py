@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import logging
 import os
 import signal
 import socket
@@ -13,13 +12,13 @@ from typing import Any
 
 import click
 import msgspec
-import structlog
 import trio
 
 from ..actors.config import StoreConfig
 from ..protocol.errors import InvalidArgument, OrlopError, StoreFailed
 from ..protocol.version import __version__
 from .embed import serving
+from .logs import logger, setup_logging
 from .output import EXIT_FAILED, fail
 
 __all__ = ["main"]
@@ -51,7 +50,7 @@ def main(root: str | None, listen: tuple[str, ...], config_file: str | None, log
     except OrlopError as error:
         fail(error, "orlopd")
     except StoreFailed as failure:
-        structlog.get_logger("orlop").error("the store failed", exc_info=failure)
+        logger().error("the store failed", exc_info=failure)
         sys.exit(EXIT_FAILED)
 
 
@@ -117,23 +116,4 @@ def _tell_systemd(state: str) -> None:
         try:
             sock.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
         except OSError as error:
-            structlog.get_logger("orlop").warning("cannot tell the service manager", error=str(error))
-
-
-def setup_logging(level: str) -> None:
-    """Log lines go to stderr; standard output is for what was asked for. For people on a terminal, else as JSON."""
-    renderer: Any = structlog.processors.JSONRenderer()
-    if sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+            logger().warning("cannot tell the service manager", error=str(error))

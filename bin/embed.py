@@ -6,17 +6,20 @@ import os
 import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
 from ..actors.config import StoreConfig
-from ..actors.supervisor import RunningStore, run_store
 from ..protocol.api import Store
 from ..protocol.client import connect_store
 from ..protocol.identifiers import DEFAULT_NAMESPACE, check_identifier
 from ..protocol.registry.platforms import Platform, normalized
 from ..protocol.world import Address, World
 from .world import parse_address, real_world
+
+if TYPE_CHECKING:
+    from ..actors.supervisor import RunningStore
 
 __all__ = ["connect", "host_platform", "open_store", "serve", "serving"]
 
@@ -43,6 +46,8 @@ async def open_store(
     FailedPrecondition when a newer orlop made it. An exception of the block leaves as itself.
     Cancellation: everything is closed; what calls had answered stays. Durability: see `Store`.
     """
+    from ..actors.supervisor import run_store  # the whole store: who only speaks to one does not wait for it
+
     check_identifier(namespace, "namespace")
     config = path if isinstance(path, StoreConfig) else StoreConfig(os.path.abspath(os.fspath(path)))
     listen = [Address(path=f"{config.root}/socket")] if serve_socket else []
@@ -86,6 +91,8 @@ async def serve(
 @asynccontextmanager
 async def serving(config: StoreConfig, *, world: World | None = None) -> AsyncIterator[RunningStore]:
     """The same, for the length of the block. Raises what `open_store` raises."""
+    from ..actors.supervisor import run_store
+
     listen = [parse_address(text) for text in config.listen] or [Address(path=f"{config.root}/socket")]
     expose = parse_address(config.metrics.listen) if config.metrics.listen else None
     async with run_store(config, world or real_world("orlopd"), host_platform(), listen, expose=expose) as running:

@@ -18,8 +18,8 @@ from ..protocol.api import Store
 from ..protocol.errors import DeadlineExceeded, StoreFailed, Unavailable
 from ..protocol.identifiers import DEFAULT_NAMESPACE
 from ..storage.lock import StoreInUse
-from .daemon import setup_logging
 from .embed import connect, open_store
+from .logs import setup_logging
 
 __all__ = ["SYSTEM_SOCKET", "Session"]
 
@@ -37,6 +37,7 @@ class Session:
     namespace: str
     lease: str | None
     timeout_s: float | None
+    debug: bool
 
     @classmethod
     def find(
@@ -49,7 +50,6 @@ class Session:
         debug: bool,
         environment: Mapping[str, str],
     ) -> Session:
-        setup_logging("debug" if debug else "error")
         name = namespace or environment.get("ORLOP_NAMESPACE") or environment.get("CONTAINERD_NAMESPACE")
         if address is None and store is None:
             address, store = environment.get("ORLOP_ADDRESS") or None, environment.get("ORLOP_STORE") or None
@@ -59,7 +59,7 @@ class Session:
                 else:
                     store = _own_store(environment)
         folder = None if address else os.path.abspath(store or "")
-        return cls(address, folder, name or DEFAULT_NAMESPACE, lease, timeout_s)
+        return cls(address, folder, name or DEFAULT_NAMESPACE, lease, timeout_s, debug)
 
     def run(self, command: Callable[[Store], Awaitable[T]]) -> T:
         """Run a command against the store. Raises OrlopError; Ctrl-C leaves nothing behind."""
@@ -86,6 +86,7 @@ class Session:
     async def _in_folder(self, command: Callable[[Store], Awaitable[T]]) -> T:
         """Open the folder's store, or meet whoever has it. A holder that is about to end lets us try again."""
         assert self.folder is not None
+        setup_logging("debug" if self.debug else "error")
         patience = trio.current_time() + MEET_S
         known = 0
         while True:

@@ -9,7 +9,6 @@ import click
 from ...protocol.api import Store
 from ...protocol.errors import FailedPrecondition
 from ..embed import host_platform
-from ..installing import install_image
 from ..output import print_json, visible
 from ..session import Session
 from ..world import real_world
@@ -40,6 +39,8 @@ def install(
     orlop install --path /opt/tools registry.example/team/tools:1
     orlop install --libs --replace registry.example/team/tools:2
     """
+
+    from ..installing import install_image  # which loads what unpacks
 
     async def run(store: Store) -> None:
         target = os.path.abspath(path or await _exported(store))

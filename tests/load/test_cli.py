@@ -136,7 +136,7 @@ def processes() -> list[str]:
 def test_scenarios_are_listed_and_shown(tmp_path: Path) -> None:
     listed = load("scenarios").stdout
     assert [line.split()[0] for line in listed.splitlines()[1:]] == [
-        "ci-runner", "cold-pull", "gc-churn", "many-tenants", "metadata", "model-store"
+        "ci-runner", "cold-pull", "gc-churn", "many-tenants", "metadata", "mixed", "model-store"
     ]  # fmt: skip
     shown = load("scenarios", "gc-churn").stdout
     (tmp_path / "copy.toml").write_text(shown)

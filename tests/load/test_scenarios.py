@@ -27,7 +27,7 @@ from orlop.protocol.errors import InvalidArgument, NotFound
 from ..support.layers import digest_of
 from ..support.loading import short
 
-READY = ("ci-runner", "cold-pull", "gc-churn", "many-tenants", "metadata", "model-store")
+READY = ("ci-runner", "cold-pull", "gc-churn", "many-tenants", "metadata", "mixed", "model-store")
 
 
 def taken(scenario: Scenario, client: int, count: int, clients: int = 8) -> list[steps.Step]:
