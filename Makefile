@@ -49,7 +49,7 @@ bench-quick: $(VENV)/.test
 
 # Longer than a change can wait for: more kills, more histories, more broken transfers.
 soak: $(VENV)/.test
-	ORLOP_SOAK=1 ORLOP_SOAK_S=600 ORLOP_HISTORIES=100000 ORLOP_TRANSFERS=1000 $(BIN)/python -m pytest -q -p no:randomly tests/crash tests/storage tests/conformance tests/collection tests/integration/test_faulty_transfers.py
+	ORLOP_SOAK=1 ORLOP_SOAK_S=600 ORLOP_HISTORIES=100000 ORLOP_TRANSFERS=1000 $(BIN)/python -m pytest -q -p no:randomly tests/crash tests/storage tests/conformance tests/collection tests/integration/test_faulty_transfers.py tests/load
 
 # What is made from the code: the page of commands.
 docs: $(VENV)/.installed

@@ -44,6 +44,7 @@ __all__ = [
 BLOCK_S = 5
 """At least: what a flush or a collection slows down lies within one. In long rounds as many as there are blocks, so
 that what lasts for longer is seen, too."""
+_LEAST_BLOCKS = 6  # of a short round, whose blocks are shorter: of two nothing can be learnt
 DRAWS = 1000
 """An end of a 99 % interval is the fifth from outside."""
 
@@ -77,7 +78,7 @@ class Timeline:
 
     def __init__(self, seconds: Sequence[int], seed: int, side: str, draws: int = DRAWS) -> None:
         self.seconds = seconds
-        self._lengths = [min(max(each, 1), max(BLOCK_S, math.isqrt(each))) for each in seconds]
+        self._lengths = [_block(each) for each in seconds]
         counts = [max(1, round(each / length)) for each, length in zip(seconds, self._lengths, strict=True)]
         self.freedom = sum(count - 1 for count in counts)
         chance = chance_of(seed, side)
@@ -223,6 +224,11 @@ def _as_uneven(found: float, other: Estimate) -> Drawn | None:
     stretch = math.sqrt(other.between.freedom + 1)
     values = [None if each is None else found + stretch * (each - other.found) for each in other.between.values]
     return Drawn([*values[1:], values[0]], 0)  # not the draw that it is held against, and it knows nothing more
+
+
+def _block(seconds: int) -> int:
+    """How long the blocks of a round are."""
+    return max(1, min(seconds // _LEAST_BLOCKS, max(BLOCK_S, math.isqrt(seconds))))
 
 
 # distributions -----------------------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ async def _try(crew: Crew, rate: float, bound_s: float, step_s: float, watch: Wa
     latencies = gathered.all_latencies()
     [p99] = percentiles_us(latencies, 99)
     failed = gathered.count_errors() + outcome.dropped
-    fine = failed <= 0.001 * max(1, latencies.get_total_count())
+    done = latencies.get_total_count()
+    fine = done and failed <= 0.001 * done
     held = bool(p99 <= bound_s * 1e6 and fine and outcome.rate >= _ACHIEVED * _arrived(outcome.seconds, step_s, rate))
     return SearchStep(rate, outcome.rate, p99, held)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from orlop.bin.load.pooled import pool
-from orlop.bin.load.resampling import Timeline, _student, latency_estimates, quotient_estimate, ratio_interval
+from orlop.bin.load.resampling import Timeline, _block, _student, latency_estimates, quotient_estimate, ratio_interval
 from tests.support.load_results import made_result
 
 
@@ -27,12 +27,18 @@ def test_students_distribution(freedom: int, confidence: float, expected: float)
 
 
 def test_blocks_go_round() -> None:
-    timeline = Timeline([7, 3], 0, "a", draws=1)
-    assert timeline.sums([[1, 2, 4, 8, 16, 32, 64], [1, 10, 100]]) == [
-        *(31, 62, 124, 121, 115, 103, 79),  # five seconds each
-        *(111, 111, 111),  # shorter than a block
-        *(127, 111),  # the rounds
+    timeline = Timeline([13, 3], 0, "a", draws=1)
+    powers = [2.0**number for number in range(13)]
+    assert timeline.sums([powers, [1, 10, 100]]) == [
+        *(3 * power for power in powers[:12]),  # a sixth of the round: two seconds each
+        *(4097, 1, 10, 100),  # and in a very short one just one
+        *(8191, 111),  # the rounds
     ]
+
+
+@pytest.mark.parametrize(("seconds", "length"), [(1, 1), (11, 1), (12, 2), (30, 5), (60, 5), (100, 10), (3600, 60)])
+def test_blocks_are_long_in_long_rounds_and_many_in_short_ones(seconds: int, length: int) -> None:
+    assert _block(seconds) == length
 
 
 def test_two_even_rounds_of_a_hundred_and_a_hundred_and_ten() -> None:

@@ -123,7 +123,7 @@ async def test_the_highest_rate_under_a_bound_is_found(tmp_path: Path) -> None:
     """With a handler that takes 4 ms it cannot be above 250."""
     with planted_daemon("slow-get", tmp_path) as address:
         scenario = short("image-get", POPULATED, load=Load(clients=64), warmup_s=0.0)
-        result, watcher = await run_plan(scenario, tmp_path, address=address, bound_s=0.1, step_s=1.5)
+        result, watcher = await run_plan(scenario, tmp_path, address=address, bound_s=0.1, step_s=1.0)
     held = [step for step in result.search if step.held]
     assert result.search == watcher.steps
     assert all(step.p99_us <= 100_000 for step in held)

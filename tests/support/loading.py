@@ -75,6 +75,7 @@ def load(*arguments: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def planted_daemon(fault: str, folder: Path) -> Iterator[str]:
     """The address of a daemon with a fault."""
+    folder.mkdir(exist_ok=True)
     address = f"unix:{folder}/socket"
     command = [sys.executable, "-m", "tests.support.planted", fault, str(folder / "store"), address]
     with started(command, {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}) as process:
