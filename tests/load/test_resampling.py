@@ -36,7 +36,7 @@ def test_blocks_go_round() -> None:
     ]
 
 
-@pytest.mark.parametrize(("seconds", "length"), [(1, 1), (11, 1), (12, 2), (30, 5), (60, 5), (100, 10), (3600, 60)])
+@pytest.mark.parametrize(("seconds", "length"), [(1, 1), (11, 1), (12, 2), (30, 5), (60, 7), (100, 10), (3600, 60)])
 def test_blocks_are_long_in_long_rounds_and_many_in_short_ones(seconds: int, length: int) -> None:
     assert _block(seconds) == length
 
