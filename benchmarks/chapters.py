@@ -28,11 +28,11 @@ class Terms(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        return 1.0 if self.quick else 5.0
+        return 1.0 if self.quick else 3.0
 
     @property
     def rounds(self) -> int:
-        return 3 if self.quick else 5
+        return 3
 
     def fight(self, duels: list[Duel], name: str) -> list[Comparison]:
         return trio.run(self._fight, duels, name)
@@ -134,7 +134,7 @@ def garbage(terms: Terms) -> Section:
 def pulls(terms: Terms) -> Section:
     presets = ("redis",) if terms.quick else ("redis", "tiny", "large")
     found = []
-    for preset, costs in unpack.measure_all(terms.folder, presets, 1 if terms.quick else 3, both=terms.both):
+    for preset, costs in unpack.measure_all(terms.folder, presets, 1 if terms.quick else 2, both=terms.both):
         for case in unpack.CASES:
             ours = [cost.wall_s for cost in costs[case, "orlop"]]
             theirs = [cost.wall_s for cost in costs.get((case, "containerd"), [])]

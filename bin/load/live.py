@@ -14,7 +14,7 @@ from rich.text import Text
 from ..output import size_text
 from .crew import Gathered
 from .result import SearchStep
-from .tally import percentiles_us
+from .tally import new_histogram, percentiles_us
 from .words import duration_text, rate_text
 
 __all__ = ["Screen", "screen"]
@@ -95,16 +95,13 @@ def _operations(gathered: Gathered) -> Table:
         table.add_column(title, justify="right")
     recent = gathered.seconds[-_RECENT_S:]
     for operation in gathered.operations():
-        count = errors = 0
-        whole = None
+        errors, whole = 0, new_histogram()
         for second in recent:
             errors += sum(second.errors.get(operation, {}).values())
-            histogram = second.histograms.get(operation)
-            if histogram is not None:
-                count += histogram.get_total_count()
-                whole = histogram if whole is None or histogram.get_total_count() > whole.get_total_count() else whole
-        p50, p99, most = percentiles_us(whole, 50, 99, 100) if whole is not None else (0, 0, 0)
-        cells = [duration_text(value) if whole is not None else "-" for value in (p50, p99, most)]
+            if operation in second.histograms:
+                whole.add(second.histograms[operation])
+        count = whole.get_total_count()
+        cells = [duration_text(value) if count else "-" for value in percentiles_us(whole, 50, 99, 100)]
         table.add_row(operation, rate_text(count / len(recent)), f"{errors:,}" if errors else "", *cells)
     return table
 

@@ -11,6 +11,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -25,9 +26,16 @@ class Terminal:
     """Runs a program as a person at a terminal would. `lines` is the screen, with what has scrolled off above it."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], *, columns: int = 100, rows: int = 30
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        columns: int = 100,
+        rows: int = 30,
+        folder: Path | None = None,
     ) -> None:
         self._command = command
+        self._folder = folder
         self._environment = {**environment, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(rows)}
         self.columns = columns
         self.screen = pyte.HistoryScreen(columns, rows, history=10_000, ratio=0.5)
@@ -40,6 +48,8 @@ class Terminal:
         self._pid, self._fd = pty.fork()
         if not self._pid:
             fcntl.ioctl(0, termios.TIOCSWINSZ, self._size)
+            if self._folder is not None:
+                os.chdir(self._folder)
             os.execvpe(self._command[0], list(self._command), self._environment)
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, self._size)
         return self
