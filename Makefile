@@ -32,7 +32,7 @@ wheel: $(VENV)/.test
 	$(BIN)/python -m build --installer pip . >/dev/null
 	$(PYTHON) -m venv build/empty
 	build/empty/bin/pip install -q dist/*.whl
-	cd build && empty/bin/orlop version && empty/bin/orlopd --version && empty/bin/orlop-load --version
+	cd build && empty/bin/orlop version && empty/bin/orlopd --version && empty/bin/orlop-load --version && empty/bin/orlop-load scenarios >/dev/null
 
 # Foreign programs that the tests use; without them those tests are skipped, and say so.
 tools:

@@ -9,7 +9,7 @@ from statistics import median
 
 import msgspec
 
-from orlop.bin.load.crew import Crew, open_crew
+from orlop.bin.load.leader.crew import Crew, open_crew
 from orlop.bin.load.messages import Setup
 from orlop.bin.load.result import Round
 from orlop.bin.load.scenario import Scenario, parse_scenario

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 import orlop
-from orlop.bin.load.blobs import Blob
+from orlop.bin.load.steps.blobs import Blob
 from orlop.bin.load.targets import containerd as containerd_target
 from orlop.bin.load.targets import store as store_target
 from orlop.bin.load.targets.interface import Target

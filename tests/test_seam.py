@@ -52,7 +52,7 @@ def test_nothing_below_bin_reaches_the_machine_on_its_own(path: Path) -> None:
 
 def test_no_module_is_loaded_under_two_names() -> None:
     code = (
-        "import sys, orlop, orlop.bin.cli, orlop.bin.daemon, orlop.bin.load\n"
+        "import sys, orlop, orlop.bin.cli, orlop.bin.daemon, orlop.bin.load.cli\n"
         "rooms = ('actors', 'storage', 'protocol', 'bin')\n"
         "bad = [n for n in sys.modules if n.partition('.')[0] in rooms]\n"
         "sys.exit(f'loaded without the prefix: {bad}' if bad else 0)"

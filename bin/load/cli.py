@@ -20,11 +20,11 @@ from ...actors.failures import first_of
 from ...protocol.errors import FailedPrecondition, InvalidArgument, OrlopError
 from ...protocol.version import __version__
 from ..output import EXIT_FAILED, fail, print_json, print_table
+from .leader.running import Plan, Watcher, fill_in, run_scenario
+from .leader.summary import print_summary
 from .leftovers import remove_leftovers
 from .result import Result, read_result, write_result
-from .running import Plan, Watcher, fill_in, run_scenario
 from .scenario import Scenario, find_scenario, find_text, ready_scenarios
-from .summary import print_summary
 
 __all__ = ["main"]
 
@@ -169,8 +169,8 @@ def compare(before: str, after: str, least: float, report_file: str | None, as_j
     orlop-load compare before.json after.json
     orlop-load compare orlop.json containerd.json --report both.html
     """
-    from .compare import compare as compare_results
-    from .compare import describe, exit_code
+    from .comparison import compare as compare_results
+    from .comparison import describe, exit_code
 
     results = [read_result(before), read_result(after)]
     outcome = compare_results(*results, least=least / 100)
@@ -230,7 +230,7 @@ def scenarios(name: str | None) -> None:
 
 def _run(plan: Plan, *, quiet: bool) -> Result:
     _need_histograms()
-    from .live import screen
+    from .leader.live import screen
 
     with screen(f"{plan.scenario.name} on {plan.driver}", quiet=quiet) as watcher:
         result: Result | None = trio.run(_until_interrupted, plan, watcher)

@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from orlop.bin.load.blobs import Blob, bytes_at, digest_of_blob
+from orlop.bin.load.steps.blobs import Blob, bytes_at, digest_of_blob
 from orlop.bin.load.targets.interface import ROOT_LABEL, VALUE_LABEL, Seen, Target
 from orlop.protocol.errors import (
     AlreadyExists,

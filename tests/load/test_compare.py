@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from orlop.bin.load.compare import OVERALL, Change, Comparison, compare, describe, exit_code
+from orlop.bin.load.comparison.compare import OVERALL, Change, Comparison, compare, describe, exit_code
+from orlop.bin.load.comparison.shares import chance_of_share
 from orlop.bin.load.result import Interval, OperationResult, Result, read_result, write_result
 from orlop.bin.load.scenario import Load
-from orlop.bin.load.shares import chance_of_share
 from orlop.protocol.errors import InvalidArgument
 from tests.support.load_results import MACHINE, SCENARIO, disagreement, made_result, with_operation
 

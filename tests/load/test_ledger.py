@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orlop.bin.load.ledger import ABSENT, Ledger, Thing
+from orlop.bin.load.worker.ledger import ABSENT, Ledger, Thing
 from orlop.protocol.errors import AlreadyExists, Unknown
 
 A = Thing("image", "n", "a")

@@ -18,7 +18,7 @@ def test_a_run_shows_how_it_goes_and_then_what_came_of_it(tmp_path: Path) -> Non
         shown = terminal.until(lambda screen: re.search(r"mine on unix - round 1 of 1, \d s left", screen) is not None)
         shown = terminal.until(lambda screen: "server:" in screen and "image-create" in screen)
         assert re.search(r"operation +rate +errors +p50 +p99 +max", shown)
-        assert re.search(r"image-get +[\d,.]+ /s .* (us|ms)", shown)
+        assert re.search(r"image-get +[\d,.]+ /s .* (µs|ms)", shown)
         assert terminal.wait() == 0
     assert "s left" not in terminal.text  # the view has gone; what it found stands there
     assert "OPERATION" in terminal.text

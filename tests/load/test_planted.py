@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from orlop.bin.load.compare import compare, describe, exit_code
+from orlop.bin.load.comparison.compare import compare, describe, exit_code
 from orlop.bin.load.result import Result
 from orlop.bin.load.scenario import Load, Scenario
 

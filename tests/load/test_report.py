@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from msgspec.structs import replace
 
-from orlop.bin.load.pooled import pool
+from orlop.bin.load.comparison.pooled import pool
 from orlop.bin.load.report import render
 from orlop.bin.load.report.plots import _apart
 from orlop.bin.load.report.scales import amounts, durations, nines, seconds_scale, thin

@@ -6,8 +6,15 @@ import math
 
 import pytest
 
-from orlop.bin.load.pooled import pool
-from orlop.bin.load.resampling import Timeline, _block, _student, latency_estimates, quotient_estimate, ratio_interval
+from orlop.bin.load.comparison.pooled import pool
+from orlop.bin.load.comparison.resampling import (
+    Timeline,
+    _block,
+    _student,
+    latency_estimates,
+    quotient_estimate,
+    ratio_interval,
+)
 from tests.support.load_results import made_result
 
 

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 import trio
 
-from orlop.bin.load.chance import chance_of
-from orlop.bin.load.clients import Arrivals
+from orlop.bin.load.histograms import decoded, percentiles_us
 from orlop.bin.load.messages import Phase
 from orlop.bin.load.result import Result, read_result, write_result
 from orlop.bin.load.scenario import Load
-from orlop.bin.load.tally import decoded, percentiles_us
+from orlop.bin.load.steps.chance import chance_of
+from orlop.bin.load.worker.clients import Arrivals
 from orlop.protocol.errors import FailedPrecondition, InvalidArgument
 
 from ..support.loading import planted_daemon, run_plan, short

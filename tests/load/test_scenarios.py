@@ -8,9 +8,6 @@ from itertools import islice
 import msgspec
 import pytest
 
-from orlop.bin.load import steps
-from orlop.bin.load.blobs import Blob, bytes_at, digest_of_blob, pieces
-from orlop.bin.load.chance import chance_of, pick_index, pick_size
 from orlop.bin.load.scenario import (
     Choice,
     Even,
@@ -22,6 +19,9 @@ from orlop.bin.load.scenario import (
     parse_scenario,
     ready_scenarios,
 )
+from orlop.bin.load.steps import client as steps
+from orlop.bin.load.steps.blobs import Blob, bytes_at, digest_of_blob, pieces
+from orlop.bin.load.steps.chance import chance_of, pick_index, pick_size
 from orlop.protocol.errors import InvalidArgument, NotFound
 
 from ..support.layers import digest_of

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from orlop.bin.load.crew import Gathered
+from orlop.bin.load.leader.crew import Gathered
+from orlop.bin.load.leader.running import Plan, run_scenario
 from orlop.bin.load.result import Result, SearchStep
-from orlop.bin.load.running import Plan, run_scenario
 from orlop.bin.load.scenario import Scenario, parse_scenario
 
 from .shell import ENVIRONMENT, ROOT, started

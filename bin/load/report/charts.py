@@ -9,7 +9,7 @@ from statistics import fmean
 
 from hdrh.histogram import HdrHistogram
 
-from ..pooled import Pooled, latencies_at
+from ..comparison.pooled import Pooled, latencies_at
 from ..result import Interval, Result, ServerSample
 from ..text import amount_text, bytes_text, duration_text, long_text, percentile_text, rate_text
 from .plots import Line, Plot, Rule

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from ....protocol.version import __version__
-from ..pooled import Pooled, pool, pool_all, seconds_of
+from ..comparison.pooled import Pooled, pool, pool_all, seconds_of
 from ..result import Result
 from ..text import NOTHING, amount_text, count_text, duration_text, instant_text, long_text, rate_text, share_text
 from .charts import latency_plot, percentile_plot, search_plots, server_plots, throughput_plot

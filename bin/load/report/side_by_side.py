@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..compare import Change, Comparison, compare, named, value_text
-from ..pooled import Pooled, pool_all
+from ..comparison.compare import Change, Comparison, compare, named, value_text
+from ..comparison.pooled import Pooled, pool_all
 from ..result import Result
 from ..text import NOTHING, change_text
 from .charts import SMALL, percentile_plot

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..pooled import Pooled
+from ..comparison.pooled import Pooled
 from ..result import Result, ServerSample, Verification
 from ..text import (
     amount_text,

@@ -30,7 +30,7 @@ from ....protocol.errors import (
 )
 from ....protocol.messages import Metrics
 from ...world import parse_address
-from ..blobs import Blob, digest_of_blob, pieces
+from ..steps.blobs import Blob, digest_of_blob, pieces
 from .interface import ROOT_LABEL, VALUE_LABEL, Seen, Target
 
 try:

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple, Protocol
 
 from ....protocol.messages import Metrics
-from ..blobs import Blob
+from ..steps.blobs import Blob
 
 __all__ = ["ROOT_LABEL", "VALUE_LABEL", "Seen", "Target", "TargetMaker"]
 

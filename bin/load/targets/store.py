@@ -14,7 +14,7 @@ from ....protocol.errors import AlreadyExists, NotFound
 from ....protocol.messages import Metrics, PullImage, RegistryAccess
 from ....protocol.records import Descriptor
 from ...embed import connect, open_store
-from ..blobs import Blob, digest_of_blob, pieces
+from ..steps.blobs import Blob, digest_of_blob, pieces
 from .interface import ROOT_LABEL, VALUE_LABEL, Seen, Target
 
 __all__ = ["StoreTarget", "connected", "in_process"]

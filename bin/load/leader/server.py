@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ...protocol.errors import FailedPrecondition
+from ....protocol.errors import FailedPrecondition
 
 __all__ = ["OwnServer", "own_server"]
 

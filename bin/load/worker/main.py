@@ -10,19 +10,19 @@ from functools import partial
 import msgspec
 import trio
 
-from ...protocol.errors import FailedPrecondition, OrlopError, error_to_wire
-from ...protocol.messages import Metrics
-from . import messages as m
+from ....protocol.errors import FailedPrecondition, OrlopError, error_to_wire
+from ....protocol.messages import Metrics
+from .. import messages as m
+from ..pipes import Pipes
+from ..result import ServerSample
+from ..steps.client import Client
+from ..targets.interface import TargetMaker
 from .clients import Clients
 from .doing import check_everything
 from .ledger import Ledger
 from .line import Line
-from .pipes import Pipes
 from .populating import count_population, populate
-from .result import ServerSample
-from .steps import Client
 from .tally import Tally
-from .targets.interface import TargetMaker
 from .watching import batches_between, sample_server
 
 __all__ = ["main"]
@@ -63,10 +63,10 @@ async def _tell_failure(pipes: Pipes, group: BaseExceptionGroup[OrlopError]) -> 
 def make_target(driver: str, address: str) -> TargetMaker:
     """Raises FailedPrecondition: what the driver needs is not installed."""
     if driver == "containerd":
-        from .targets import containerd  # gRPC, for those who use it
+        from ..targets import containerd  # gRPC, for those who use it
 
         return partial(containerd.connected, address)
-    from .targets import store
+    from ..targets import store
 
     return partial(store.in_process if driver == "in-process" else store.connected, address)
 

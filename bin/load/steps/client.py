@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
-from . import scenario as s
+from .. import scenario as s
 from .blobs import Blob
 from .chance import chance_of, pick_index, pick_size, pick_weighted
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ...protocol.errors import DeadlineExceeded, OrlopError, Unknown
-from .result import Discrepancy, Verification
+from ....protocol.errors import DeadlineExceeded, OrlopError, Unknown
+from ..result import Discrepancy, Verification
 
 __all__ = ["ABSENT", "HERE", "Ledger", "Thing"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ..output import print_table, size_text
-from .result import Result, Round, Verification
-from .words import duration_text, rate_text
+from ...output import print_table, size_text
+from ..result import Result, Round, Verification
+from ..text import duration_text, rate_text
 
 __all__ = ["print_summary"]
 

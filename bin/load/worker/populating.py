@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
-from ...protocol.errors import AlreadyExists
-from .doing import get_ready
-from .scenario import Scenario
-from .steps import (
+from ....protocol.errors import AlreadyExists
+from ..scenario import Scenario
+from ..steps.client import (
     POPULATED,
     Ingest,
     Step,
@@ -18,7 +17,8 @@ from .steps import (
     populated_image,
     populated_snapshot,
 )
-from .targets.interface import ROOT_LABEL, Target
+from ..targets.interface import ROOT_LABEL, Target
+from .doing import get_ready
 
 __all__ = ["count_population", "populate"]
 

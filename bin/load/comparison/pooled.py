@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
-from ...protocol.errors import InvalidArgument
-from .result import OperationResult, Result
+from ....protocol.errors import InvalidArgument
+from ..result import OperationResult, Result
 
 __all__ = ["Pooled", "latencies_at", "pool", "pool_all", "seconds_of"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import trio
 
-from ...protocol.errors import NotFound
-from . import steps as s
-from .blobs import Blob, bytes_at, digest_of_blob
+from ....protocol.errors import NotFound
+from ..steps import client as s
+from ..steps.blobs import Blob, bytes_at, digest_of_blob
+from ..targets.interface import ROOT_LABEL, Target
 from .ledger import ABSENT, HERE, Ledger, Thing
-from .targets.interface import ROOT_LABEL, Target
 
 __all__ = ["check_everything", "clear_up", "do_step", "get_ready"]
 

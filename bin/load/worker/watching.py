@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from ...protocol.errors import OrlopError
-from ...protocol.messages import Metrics
-from ..readings import Readings
-from .result import ServerSample
-from .targets.interface import Target
+from ....protocol.errors import OrlopError
+from ....protocol.messages import Metrics
+from ...readings import Readings
+from ..result import ServerSample
+from ..targets.interface import Target
 
 __all__ = ["batches_between", "sample_server"]
 

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import trio
 
-from ...actors.failures import first_of
-from ...protocol.errors import FailedPrecondition, error_from_wire
-from . import messages as m
-from .pipes import Pipes
-from .result import Discrepancy, Interval, OperationResult, Round, ServerSample, Verification
-from .tally import decoded, new_histogram, percentiles_us
+from ....actors.failures import first_of
+from ....protocol.errors import FailedPrecondition, error_from_wire
+from .. import messages as m
+from ..histograms import decoded, new_histogram, percentiles_us
+from ..pipes import Pipes
+from ..result import Discrepancy, Interval, OperationResult, Round, ServerSample, Verification
 
 __all__ = ["Crew", "Gathered", "Watch", "open_crew"]
 
@@ -241,7 +241,7 @@ async def open_crew(workers: int, setup: Callable[[int], m.Setup]) -> AsyncItera
     members: list[_Member] = []
     try:
         for _ in range(workers):
-            command = [sys.executable, "-m", "orlop.bin.load.worker"]
+            command = [sys.executable, "-m", "orlop.bin.load.worker.main"]
             # A session of its own: Ctrl-C is for the leader, which ends the others.
             process = await trio.lowlevel.open_process(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True

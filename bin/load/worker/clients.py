@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import trio
 
-from ...protocol.errors import OrlopError, Unavailable, Unknown
-from .chance import chance_of
+from ....protocol.errors import OrlopError, Unavailable, Unknown
+from ..messages import Phase
+from ..scenario import Scenario
+from ..steps.chance import chance_of
+from ..steps.client import Client, Step
 from .doing import clear_up, do_step, get_ready
 from .ledger import Ledger
 from .line import Line
-from .messages import Phase
-from .scenario import Scenario
-from .steps import Client, Step
 from .tally import Tally
 
 __all__ = ["MOST_WAITING", "Arrivals", "Clients"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from ...protocol.errors import OrlopError
-from .targets.interface import Target, TargetMaker
+from ....protocol.errors import OrlopError
+from ..targets.interface import Target, TargetMaker
 
 __all__ = ["Line"]
 

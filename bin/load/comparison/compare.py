@@ -8,12 +8,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from ..output import visible
-from .figures import OVERALL, Figure, Side, What
-from .resampling import BLOCK_S, ratio_interval
-from .result import Result
-from .shares import chance_of_share
-from .text import (
+from ...output import visible
+from ..result import Result
+from ..text import (
     NOTHING,
     amount_text,
     bytes_text,
@@ -23,6 +20,9 @@ from .text import (
     rate_text,
     share_text,
 )
+from .figures import OVERALL, Figure, Side, What
+from .resampling import BLOCK_S, ratio_interval
+from .shares import chance_of_share
 
 __all__ = [
     "OVERALL",

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-from .messages import OperationTold
+from ..histograms import LONGEST_US, new_histogram
+from ..messages import OperationTold
 
-__all__ = ["LONGEST_US", "Tally", "decoded", "new_histogram", "percentiles_us"]
-
-LONGEST_US: Final = 3_600_000_000
-_DIGITS: Final = 3
-
-
-def new_histogram() -> Any:
-    """Microseconds up to an hour, to three digits. Raises FailedPrecondition: the library is not there."""
-    return _hdr()(1, LONGEST_US, _DIGITS)
-
-
-def decoded(text: str) -> Any:
-    return _hdr().decode(text)
-
-
-def percentiles_us(histogram: Any, *shares: float) -> list[int]:
-    if not histogram.get_total_count():
-        return [0 for _ in shares]
-    return [int(histogram.get_value_at_percentile(share)) for share in shares]
+__all__ = ["Tally"]
 
 
 class Tally:
@@ -57,9 +40,3 @@ class Tally:
             if text or errors:
                 found[operation] = OperationTold(text, errors)
         return found
-
-
-def _hdr() -> Any:
-    from hdrh.histogram import HdrHistogram  # one of the extra `load`
-
-    return HdrHistogram

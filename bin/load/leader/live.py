@@ -11,11 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..output import size_text
+from ...output import size_text
+from ..histograms import new_histogram, percentiles_us
+from ..result import SearchStep
+from ..text import duration_text, rate_text
 from .crew import Gathered
-from .result import SearchStep
-from .tally import new_histogram, percentiles_us
-from .words import duration_text, rate_text
 
 __all__ = ["Screen", "screen"]
 

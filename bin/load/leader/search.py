@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ...protocol.errors import FailedPrecondition
+from ....protocol.errors import FailedPrecondition
+from ..histograms import percentiles_us
+from ..result import SearchStep
 from .crew import Crew, Watch
-from .result import SearchStep
-from .tally import percentiles_us
 
 __all__ = ["find_rate"]
 

@@ -11,11 +11,11 @@ from typing import Protocol
 import msgspec
 import trio
 
-from ...protocol.errors import InvalidArgument
+from ....protocol.errors import InvalidArgument
+from ..messages import Setup
+from ..result import Result, Round, SearchStep, Verification, this_machine
+from ..scenario import Pull, Scenario
 from .crew import Crew, Gathered, open_crew
-from .messages import Setup
-from .result import Result, Round, SearchStep, Verification, this_machine
-from .scenario import Pull, Scenario
 from .search import find_rate
 from .server import OwnServer, own_server
 

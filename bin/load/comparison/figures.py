@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
+from ..result import Interval, Result, Round, ServerSample
 from .pooled import Pooled, pool, pool_all
 from .resampling import BLOCK_S, Estimate, Timeline, latency_estimates, quotient_estimate
-from .result import Interval, Result, Round, ServerSample
 from .shares import Trial
 
 __all__ = ["OVERALL", "Figure", "Side", "What"]

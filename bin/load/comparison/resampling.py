@@ -29,8 +29,8 @@ from itertools import accumulate
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
-from .chance import chance_of
-from .result import Interval
+from ..result import Interval
+from ..steps.chance import chance_of
 
 __all__ = [
     "BLOCK_S",

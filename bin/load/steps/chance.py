@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 
-from .scenario import Choice, Even, Keys, Lognormal, Sizes, Zipf
+from ..scenario import Choice, Even, Keys, Lognormal, Sizes, Zipf
 
 __all__ = ["chance_of", "pick_index", "pick_size", "pick_weighted"]
 

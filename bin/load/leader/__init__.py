@@ -1,0 +1,1 @@
+"""What a person starts: leads the workers through a run, shows it, and puts its result together."""

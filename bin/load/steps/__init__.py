@@ -1,0 +1,1 @@
+"""What clients do, decided by the scenario and one seed."""
