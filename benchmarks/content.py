@@ -22,7 +22,7 @@ import orlop
 from orlop.protocol.messages import GetContent
 from orlop.protocol.methods import CONTENT_INFO
 
-from .__main__ import MIB, server
+from .limits import MIB, server
 from .metadata import cpu_seconds, peak_memory
 
 ROOT = {"containerd.io/gc.root": "bench"}

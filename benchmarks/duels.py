@@ -59,8 +59,8 @@ async def _fight(each: Duel, servers: Sequence[Server], seconds: float, rounds: 
         crews = [await stack.enter_async_context(_ready(each, server)) for server in servers]
         for crew in crews:
             await crew.run(min(1.0, seconds / 2))
-        for _ in range(rounds):
-            for crew, outcomes in zip(crews, fought, strict=True):
+        for number in range(rounds):  # who comes first has the other's leftovers to bear least
+            for crew, outcomes in list(zip(crews, fought, strict=True))[:: -1 if number % 2 else 1]:
                 outcomes.append((await crew.run(seconds))[0])
     sides = [_side(each, outcomes) for outcomes in fought]
     print(f"  {each.title:44} " + "   ".join(f"{side.value:10,.0f} /s" for side in sides), flush=True)

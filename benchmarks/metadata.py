@@ -22,7 +22,7 @@ import trio
 
 import orlop
 
-from .__main__ import TARGET, repeat, server
+from .limits import TARGET, repeat, server
 
 SPEC = orlop.Any("types.containerd.io/opencontainers/runtime-spec/1/Spec", os.urandom(4096))
 RUNTIME = orlop.Runtime("io.containerd.runc.v2")

@@ -4,6 +4,7 @@ was measured by hand (`prose.md`). `python -m benchmarks.page` makes it anew fro
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
@@ -107,7 +108,7 @@ def _table(section: Section) -> list[str]:
 def _values(comparison: Comparison, values: list[float]) -> str:
     if not values:
         return ""
-    middle = _figure(sorted(values)[len(values) // 2])
+    middle = _figure(median(values))
     spread = f" ({_figure(min(values))} to {_figure(max(values))})" if len(values) > 1 else ""
     unit = comparison.unit if comparison.unit.startswith("/") else f" {comparison.unit}"
     return f"{middle}{unit}{spread}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ def orlop_daemon(folder: Path) -> Iterator[Server]:
     with subprocess.Popen([*command, "--log-level", "error"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready: ")
+        with socket.socket(socket.AF_UNIX) as caller:  # as the other is asked
+            caller.connect(address.removeprefix("unix:"))
         try:
             yield Server("unix", address, process.pid, time.perf_counter() - began)
         finally:
@@ -57,33 +60,33 @@ def containerd_version() -> str:
 def containerd(folder: Path) -> Iterator[Server]:
     """With its own root and socket, and without the part for Kubernetes."""
     folder.mkdir(parents=True, exist_ok=True)
-    socket = folder / "containerd.sock"
+    path = folder / "containerd.sock"
     config = folder / "config.toml"
     config.write_text(
         f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'
         'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-        f'[grpc]\naddress = "{socket}"\n'
+        f'[grpc]\naddress = "{path}"\n'
     )
     began = time.perf_counter()
     command = ["containerd", "--config", str(config), "--log-level", "error"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            while not _answers(socket):
+            while not _answers(path):
                 assert process.poll() is None, "containerd does not start"
                 time.sleep(0.005)
-            yield Server("containerd", f"unix:{socket}", process.pid, time.perf_counter() - began)
+            yield Server("containerd", f"unix:{path}", process.pid, time.perf_counter() - began)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(_READY_S)
 
 
-def _answers(socket: Path) -> bool:
+def _answers(path: Path) -> bool:
     """Without starting a program, which takes longer than what is measured."""
     import grpc
 
-    if not socket.exists():
+    if not path.exists():
         return False
-    with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with grpc.insecure_channel(f"unix:{path}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         ask = channel.unary_unary(
             "/containerd.services.version.v1.Version/Version",
             request_serializer=lambda data: data,

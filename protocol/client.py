@@ -464,8 +464,10 @@ async def connect_store(address: Address, world: World, namespace: str) -> Async
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
             try:
-                with trio.fail_after(CONNECT_TIMEOUT_S):
+                with trio.move_on_after(CONNECT_TIMEOUT_S) as patience:
                     await client.greet()
+                if patience.cancelled_caught:
+                    raise Unavailable(f"nobody answers at {address} within {CONNECT_TIMEOUT_S:g} s")
                 yield Store(client, Context(namespace=namespace))
             finally:
                 nursery.cancel_scope.cancel()

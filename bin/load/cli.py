@@ -119,6 +119,8 @@ def run(
     orlop-load run mine.toml --address tcp:127.0.0.1:7070 --find-rate 20 --report mine.html
     orlop-load run metadata --driver containerd --address unix:/run/containerd/containerd.sock
     """
+    for path in (json_file, report_file):
+        _check_writable(path)
     chosen = fill_in(_changed(find_scenario(scenario), changed), registry)
     with _folder(address, store) as folder:
         driver = _driver(driver, address, store)
@@ -127,8 +129,8 @@ def run(
             driver=driver,
             address=address,
             folder=folder,
-            workers=_workers(workers, driver),
-            run=run_name if run_name is not None else f"-{int(time.time()):x}",
+            workers=_workers(workers, driver, chosen.load.clients),
+            run=run_name if run_name is not None else f"-{int(time.time()):x}-{os.getpid():x}",
             rounds=rounds,
             verify=verify,
             kills=kills,
@@ -144,12 +146,12 @@ def run(
         result = _run(plan, quiet=quiet)
     if json_file == "-":
         print_json(result)
-    elif json_file:
+    else:
+        print_summary(result)
+    if json_file and json_file != "-":
         write_result(result, json_file)
     if report_file:
         _write_report([result], report_file)
-    if json_file != "-":
-        print_summary(result)
     if result.verification is not None and result.verification.wrong:
         sys.exit(EXIT_FAILED)
 
@@ -200,7 +202,7 @@ def report(results: tuple[str, ...], output: str) -> None:
 @click.option("--address", "-a", metavar="ADDRESS", default="", help="unix:PATH or tcp:HOST:PORT of a server.")
 @click.option("--store", metavar="DIR", default="", help="A store's folder instead.")
 def clean(address: str, store: str) -> None:
-    """Remove what runs have left: the namespaces load-*, with all that is in them.
+    """Remove what runs have left: the namespaces that they made, with all that is in them.
 
     \b
     orlop-load clean --address unix:/run/orlop/orlop.sock
@@ -247,7 +249,7 @@ async def _until_interrupted(plan: Plan, watcher: Watcher) -> Result | None:
         await anext(signals)
         scope.cancel()
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(interrupt, signals, nursery.cancel_scope)
@@ -302,12 +304,12 @@ def _driver(named: str | None, address: str, store: str) -> str:
     return named or ("in-process" if store else "unix")
 
 
-def _workers(count: int | None, driver: str) -> int:
+def _workers(count: int | None, driver: str, clients: int) -> int:
     if driver == "in-process":
         if count not in (None, 1):
             raise InvalidArgument("a store in process has one process")
         return 1
-    return count or 1
+    return min(count or 1, clients)
 
 
 def _parse_ramp(text: str | None) -> tuple[float, float] | None:
@@ -320,6 +322,17 @@ def _parse_ramp(text: str | None) -> tuple[float, float] | None:
     if first <= 0 or last <= 0:
         raise InvalidArgument(f"ramp {text!r}: rates are above 0")
     return first, last
+
+
+def _check_writable(path: str | None) -> None:
+    """Before a run, not after it. Raises InvalidArgument."""
+    if not path or path == "-":
+        return
+    try:
+        with open(path, "a"):
+            pass
+    except OSError as error:
+        raise InvalidArgument(f"{path}: {error.strerror}") from None
 
 
 def _write_report(results: list[Result], path: str) -> None:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
 from ...protocol.api import Store
 from ...protocol.errors import NotFound
 from ..embed import connect, open_store
+from .targets.interface import MADE_LABEL
 
 __all__ = ["remove_leftovers"]
-
-_PREFIX: Final = "load-"
 
 
 async def remove_leftovers(address: str, folder: str) -> int:
     """How many namespaces are gone, with all that was in them. Raises OrlopError. Cancellation: some are."""
     opened: AbstractAsyncContextManager[Store] = connect(address) if address else open_store(folder)
     async with opened as store:
-        names = [namespace.name async for namespace in store.namespaces.list()]
-        names = [name for name in names if name.startswith(_PREFIX)]
+        names = [namespace.name async for namespace in store.namespaces.list() if MADE_LABEL in namespace.labels]
         for name in names:
             await _empty(store.in_namespace(name))
         await store.collect(empty_bin=True)

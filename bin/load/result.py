@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from itertools import pairwise
 
 import msgspec
 import trio
@@ -76,7 +77,7 @@ class OperationResult(msgspec.Struct, frozen=True):
 
 class ServerSample(msgspec.Struct, frozen=True):
     """The server at one instant: `cpu_s` since it started; of a store also how late its loop was, transactions and the
-    syncs that made them durable since it started."""
+    syncs that made them durable since it started. `pid`: another one has begun anew."""
 
     at_s: float
     cpu_s: float
@@ -85,6 +86,7 @@ class ServerSample(msgspec.Struct, frozen=True):
     loop_lag_p99_s: float = 0.0
     transactions: float = 0.0
     commits: float = 0.0
+    pid: int = 0
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -105,6 +107,17 @@ class Round(msgspec.Struct, frozen=True):
     def rate(self) -> float:
         """Successes per second, of all operations."""
         return sum(each.rate for each in self.operations)
+
+    @property
+    def writes_a_sync(self) -> float:
+        """Transactions for each commit, 0 if there was none, while servers lived: what was done last before one was
+        killed is not in it."""
+        transactions = commits = 0.0
+        for before, after in pairwise(self.server):
+            if after.pid == before.pid and after.commits > before.commits:
+                transactions += after.transactions - before.transactions
+                commits += after.commits - before.commits
+        return transactions / commits if commits else 0.0
 
 
 class SearchStep(msgspec.Struct, frozen=True):
@@ -167,9 +180,13 @@ def this_machine(folder: str) -> Machine:
 
 
 def write_result(result: Result, path: str) -> None:
+    """Raises InvalidArgument: it cannot be written there."""
     data = msgspec.json.format(msgspec.json.encode(result), indent=1)
-    with open(path, "wb") as file:
-        file.write(data)
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise InvalidArgument(f"{path}: {error.strerror}") from None
 
 
 def read_result(path: str) -> Result:

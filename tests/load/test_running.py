@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
 
+import orlop
 from orlop.bin.load.histograms import decoded, percentiles_us
 from orlop.bin.load.messages import Phase
 from orlop.bin.load.result import Result, read_result, write_result
 from orlop.bin.load.scenario import Load
 from orlop.bin.load.steps.chance import chance_of
+from orlop.bin.load.steps.client import Client, Publish
+from orlop.bin.load.targets import store as store_target
 from orlop.bin.load.worker.clients import Arrivals
-from orlop.protocol.errors import FailedPrecondition, InvalidArgument
+from orlop.bin.load.worker.doing import check_everything, do_step
+from orlop.bin.load.worker.ledger import Ledger
+from orlop.protocol.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 from ..support.loading import planted_daemon, run_plan, short
 
@@ -113,8 +120,12 @@ def test_arrivals_come_at_their_rate() -> None:
     assert 100 <= at[0] <= at[-1] < 110
     assert len(at) == pytest.approx(1000, abs=4 * 1000**0.5)
     assert sum(1 for each in at if each < 105) == pytest.approx(375, abs=4 * 375**0.5)
+    ramp = [len(list(Arrivals(Phase(1, 0.0, 10.0, 0.1, 1000.0), chance_of(n), even=False))) for n in range(5)]
+    assert all(count == pytest.approx(5000, abs=300) for count in ramp)
     even = list(Arrivals(Phase(1, 0.0, 2.0, 100.0, 100.0), chance_of("a"), even=True))
-    assert len(even) == 199 or len(even) == 200
+    assert len(even) in (199, 200)
+    other = list(Arrivals(Phase(1, 0.0, 2.0, 100.0, 100.0), chance_of("a"), even=True, first=0.5))
+    assert other[0] == pytest.approx(0.005)
     gaps = [second - first for first, second in itertools.pairwise(even)]
     assert max(gaps) == pytest.approx(0.01)
 
@@ -162,8 +173,66 @@ async def test_after_kills_everything_acknowledged_is_there(tmp_path: Path) -> N
     assert errors(result)  # the kills were felt
 
 
+async def test_kills_are_survived_by_several_workers(tmp_path: Path) -> None:
+    scenario = short("image-create", load=Load(clients=4), duration_s=2.0)
+    result, _ = await run_plan(scenario, tmp_path / "store", kills=1, workers=2)
+    assert result.verification is not None
+    assert (result.verification.kills, result.verification.wrong) == (1, 0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 50.0])
+async def test_a_server_that_stays_away_ends_the_run_in_time(tmp_path: Path, rate: float) -> None:
+    scenario = short("image-create", load=Load(clients=4, rate=rate), warmup_s=0.0, duration_s=3.0)
+    with planted_daemon("none", tmp_path) as address, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+
+            async def go_away() -> None:
+                async with orlop.connect(address) as store:
+                    pid = (await store.server()).pid
+                    while "load-0" not in [namespace.name async for namespace in store.namespaces.list()]:
+                        await trio.sleep(0.01)
+                await trio.sleep(0.5)
+                os.kill(pid, signal.SIGKILL)
+
+            nursery.start_soon(go_away)
+            result, _ = await run_plan(scenario, tmp_path, address=address, verify=False)
+    assert set(errors(result)["image-create"]) & {"Unavailable", "Unknown"}
+
+
+@pytest.mark.parametrize("how", ["truncated", "other", "gone"])
+async def test_bytes_that_are_not_what_they_were_are_found(tmp_path: Path, how: str) -> None:
+    """Also of blobs that are compared piece by piece."""
+    scenario = short("blob-read", "[population]\nblobs = 3\nblob_size = 3000000", load=FEW)
+    await run_plan(scenario, tmp_path / "store")
+    for path in (tmp_path / "store" / "blobs" / "sha256").iterdir():
+        if how == "gone":
+            path.unlink()
+        else:
+            os.truncate(path, 1_000_000)
+            os.truncate(path, 1_000_000 if how == "truncated" else 3_000_000)
+    result, _ = await run_plan(scenario, tmp_path / "store")
+    assert result.verification is not None
+    assert result.verification.wrong >= 3
+
+
+async def test_a_layer_that_a_published_image_has_lost_is_found(tmp_path: Path) -> None:
+    client = Client(short("image-publish"), 0, 1)
+    ledger = Ledger(kept=True)
+    async with store_target.in_process(str(tmp_path / "store")) as target:
+        await target.ensure_namespace("load-0")
+        steps = [next(client) for _ in range(3)]
+        for step in steps:
+            await do_step(target, step, ledger, verify=True)
+        await check_everything(target, ledger, [])
+        assert ledger.wrong == 0
+        assert isinstance(steps[1].action, Publish)
+        await target.delete_blob("load-0", steps[1].action.layers[2])
+        await check_everything(target, ledger, [])
+        assert ledger.wrong == 1
+
+
 async def test_nobody_there_is_an_error(tmp_path: Path) -> None:
-    with trio.fail_after(60), pytest.raises(FailedPrecondition):
+    with trio.fail_after(60), pytest.raises(Unavailable):
         await run_plan(short("image-create"), tmp_path, address=f"unix:{tmp_path}/none", connect_s=1.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ __all__ = ["Crew", "Gathered", "Watch", "open_crew"]
 _LEAD_S: Final = 0.3  # until a phase begins, so that all workers have heard of it
 _END_S: Final = 5.0
 _MOST_TOLD: Final = 100
+_RECENT: Final = 5
 
 Watch = Callable[["Gathered"], None]
 """Is told when a second is complete; must not block."""
@@ -32,7 +34,7 @@ Watch = Callable[["Gathered"], None]
 
 @dataclass
 class _Second:
-    """What all workers told of one second."""
+    """What workers told of one second so far."""
 
     histograms: dict[str, Any] = field(default_factory=dict)
     errors: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -41,17 +43,29 @@ class _Second:
 
 
 @dataclass
+class _Operation:
+    """Of one operation: every second in short, and all latencies together."""
+
+    whole: Any = field(default_factory=new_histogram)
+    errors: dict[str, int] = field(default_factory=dict)
+    series: dict[int, Interval] = field(default_factory=dict)
+
+
 class Gathered:
-    """A phase so far."""
+    """A phase so far. A second of which all have told is kept in short: only the last few are there whole, for those
+    who watch."""
 
-    seconds: list[_Second] = field(default_factory=list)
-    server: list[ServerSample] = field(default_factory=list)
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._open: dict[int, _Second] = {}
+        self._operations: dict[str, _Operation] = {}
+        self._length = 0
+        self.recent: deque[_Second] = deque(maxlen=_RECENT)
+        self.server: list[ServerSample] = []
 
-    def add(self, told: m.Told) -> int:
-        """Returns how many workers have told of that second."""
-        while len(self.seconds) <= told.at_s:
-            self.seconds.append(_Second())
-        second = self.seconds[told.at_s]
+    def add(self, told: m.Told) -> bool:
+        """Whether a second is complete by it."""
+        second = self._open.setdefault(told.at_s, _Second())
         for operation, each in told.operations.items():
             if each.histogram:
                 if operation in second.histograms:
@@ -65,42 +79,61 @@ class Gathered:
         second.told += 1
         if told.server is not None:
             self.server.append(told.server)
-        return second.told
+        if second.told < self._workers:
+            return False
+        self._close(told.at_s)
+        return True
+
+    def close(self) -> None:
+        """Nobody tells more."""
+        for at_s in sorted(self._open):
+            self._close(at_s)
+
+    def _close(self, at_s: int) -> None:
+        second = self._open.pop(at_s)
+        self._length = max(self._length, at_s + 1)
+        for name in second.histograms.keys() | second.errors.keys():
+            operation = self._operations.setdefault(name, _Operation())
+            histogram, errors = second.histograms.get(name), second.errors.get(name, {})
+            count, p50, p99, most = 0, 0, 0, 0
+            if histogram is not None:
+                operation.whole.add(histogram)
+                count = int(histogram.get_total_count())
+                p50, p99, most = percentiles_us(histogram, 50, 99, 100)
+            for error, times in errors.items():
+                operation.errors[error] = operation.errors.get(error, 0) + times
+            before = operation.series.get(at_s)  # somebody told of it once more, at the end
+            failed = sum(errors.values())
+            if before is not None:
+                count, failed = count + before.count, failed + before.errors
+                p50, p99, most = max(p50, before.p50_us), max(p99, before.p99_us), max(most, before.max_us)
+            operation.series[at_s] = Interval(at_s, count, failed, p50, p99, most)
+        self.recent.append(second)
 
     def operations(self) -> list[str]:
-        return sorted({name for second in self.seconds for name in (*second.histograms, *second.errors)})
+        return sorted(self._operations)
 
     def all_latencies(self) -> Any:
         """One histogram over everything."""
         whole = new_histogram()
-        for second in self.seconds:
-            for histogram in second.histograms.values():
-                whole.add(histogram)
+        for operation in self._operations.values():
+            whole.add(operation.whole)
         return whole
 
     def count_errors(self) -> int:
-        return sum(sum(errors.values()) for second in self.seconds for errors in second.errors.values())
+        return sum(sum(operation.errors.values()) for operation in self._operations.values())
 
-    def result_of(self, operation: str, seconds: float) -> OperationResult:
-        whole = new_histogram()
-        errors: dict[str, int] = {}
-        series = []
-        for at_s, second in enumerate(self.seconds):
-            histogram = second.histograms.get(operation)
-            failed = second.errors.get(operation, {})
-            for name, count in failed.items():
-                errors[name] = errors.get(name, 0) + count
-            count, p50, p99, most = 0, 0, 0, 0
-            if histogram is not None:
-                whole.add(histogram)
-                count = int(histogram.get_total_count())
-                p50, p99, most = percentiles_us(histogram, 50, 99, 100)
-            series.append(Interval(at_s, count, sum(failed.values()), p50, p99, most))
+    def result_of(self, name: str, seconds: float) -> OperationResult:
+        operation = self._operations[name]
+        whole = operation.whole
         count = int(whole.get_total_count())
         p50, p90, p99, p999, most = percentiles_us(whole, 50, 90, 99, 99.9, 100)
         mean = float(whole.get_mean_value()) if count else 0.0
         text = whole.encode().decode() if count else ""
-        return OperationResult(operation, count, errors, count / seconds, mean, p50, p90, p99, p999, most, text, series)
+        series = [operation.series.get(at_s, Interval(at_s, 0, 0, 0, 0, 0)) for at_s in range(self._length)]
+        return OperationResult(
+            name, count, operation.errors, count / seconds, mean, p50, p90, p99, p999, most, text, series
+        )
 
 
 class _Member:
@@ -170,7 +203,7 @@ class Crew:
         began_at, start = time.time(), time.monotonic() + _LEAD_S
         last = rate if rate_end is None else rate_end
         phase = m.Phase(self._phases, start, seconds, rate / count, last / count)
-        gathered, ended = Gathered(), []
+        gathered, ended = Gathered(count), []
 
         async def one(member: _Member) -> None:
             await member.send(phase)
@@ -180,12 +213,13 @@ class Crew:
                     ended.append(message)
                     return
                 assert isinstance(message, m.Told)
-                if gathered.add(message) == count and watch is not None:
+                if gathered.add(message) and watch is not None:
                     watch(gathered)
 
         async with trio.open_nursery() as nursery:
             for member in self._members:
                 nursery.start_soon(one, member)
+        gathered.close()
         took = max(done.seconds for done in ended)
         samples = [*(first for done in ended for first in done.first), *gathered.server]
         samples += [last for done in ended for last in done.last]
@@ -230,7 +264,7 @@ def _used(samples: list[ServerSample]) -> float:
     """CPU seconds between the first sample and the last; a server that began anew counts from nothing."""
     used = 0.0
     for before, after in pairwise(samples):
-        used += after.cpu_s - before.cpu_s if after.cpu_s >= before.cpu_s else after.cpu_s
+        used += after.cpu_s - before.cpu_s if after.pid == before.pid else after.cpu_s
     return used
 
 

@@ -19,8 +19,6 @@ from .crew import Gathered
 
 __all__ = ["Screen", "screen"]
 
-_RECENT_S = 5
-
 
 class Screen:
     """A Watcher. Use `screen`."""
@@ -93,7 +91,7 @@ def _operations(gathered: Gathered) -> Table:
     table.add_column("operation")
     for title in ("rate", "errors", "p50", "p99", "max"):
         table.add_column(title, justify="right")
-    recent = gathered.seconds[-_RECENT_S:]
+    recent = list(gathered.recent)
     for operation in gathered.operations():
         errors, whole = 0, new_histogram()
         for second in recent:
@@ -102,7 +100,7 @@ def _operations(gathered: Gathered) -> Table:
                 whole.add(second.histograms[operation])
         count = whole.get_total_count()
         cells = [duration_text(value) if count else "-" for value in percentiles_us(whole, 50, 99, 100)]
-        table.add_row(operation, rate_text(count / len(recent)), f"{errors:,}" if errors else "", *cells)
+        table.add_row(operation, rate_text(count / max(1, len(recent))), f"{errors:,}" if errors else "", *cells)
     return table
 
 
@@ -116,8 +114,7 @@ def _server(gathered: Gathered) -> str:
     if now.commits > before.commits:
         words.append(f"{(now.transactions - before.transactions) / (now.commits - before.commits):.1f} writes a sync")
         words.append(f"loop late p99 <{now.loop_lag_p99_s * 1000:g} ms")
-    waiting = gathered.seconds[-1].waiting
-    if waiting:
+    if gathered.recent and (waiting := gathered.recent[-1].waiting):
         words.append(f"{waiting:,} arrivals wait")
     return ", ".join(words)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 import trio
 
+from ....actors.failures import first_of
 from ....protocol.errors import InvalidArgument
 from ..messages import Setup
 from ..result import Result, Round, SearchStep, Verification, this_machine
@@ -80,7 +81,16 @@ def fill_in(scenario: Scenario, registry: str) -> Scenario:
 
 async def run_scenario(plan: Plan, watcher: Watcher) -> Result:
     """Raises OrlopError. Cancellation: nothing runs on, and what was made stays in the store."""
-    async with _server(plan) as server:
+    try:
+        return await _run(plan, watcher)
+    except BaseExceptionGroup as group:
+        raise first_of(group) from None
+
+
+async def _run(plan: Plan, watcher: Watcher) -> Result:
+    async with _server(plan) as server, trio.open_nursery() as nursery:
+        if server is not None:
+            nursery.start_soon(server.watch)
         address = server.address if server is not None else plan.address or plan.folder
         verify = plan.verify or plan.kills > 0
         crew_of = open_crew(
@@ -91,7 +101,9 @@ async def run_scenario(plan: Plan, watcher: Watcher) -> Result:
         )
         async with crew_of as crew:
             await crew.populate(watcher.populating)
-            return await _measure(plan, crew, server, address, watcher)
+            result = await _measure(plan, crew, server, address, watcher)
+        nursery.cancel_scope.cancel()
+    return result
 
 
 @asynccontextmanager

@@ -15,7 +15,18 @@ from ....protocol.errors import FailedPrecondition
 
 __all__ = ["OwnServer", "own_server"]
 
-_DAEMON = "from orlop.bin.daemon import main; main()"
+# It ends when whoever started it does, be it by a kill that leaves no time for anything.
+_DAEMON = """
+import os, signal, threading, time
+from orlop.bin.daemon import main
+leader = os.getppid()
+def look():
+    while os.getppid() == leader:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=look, daemon=True).start()
+main()
+"""
 _READY_S = 60.0
 _END_S = 30.0
 
@@ -29,6 +40,7 @@ class OwnServer:
         if way == "tcp":
             self.address = "tcp:127.0.0.1:0"
         self._process: trio.Process | None = None
+        self._ending = False
         self.kills = 0
 
     async def start(self) -> None:
@@ -49,15 +61,27 @@ class OwnServer:
     async def kill(self) -> None:
         """As a power cut would, and start it again."""
         assert self._process is not None
+        self._ending = True
         self._process.send_signal(signal.SIGKILL)
         await self._ended()
         self.kills += 1
         await self.start()
+        self._ending = False
+
+    async def watch(self) -> None:
+        """Ends when cancelled. Raises FailedPrecondition: it ended by itself."""
+        while True:
+            assert self._process is not None
+            code = await self._process.wait()
+            if not self._ending:
+                raise FailedPrecondition(f"the server ended with code {code}", hint="what it said is above")
+            await trio.sleep(0.1)
 
     async def stop(self) -> None:
         """Let it drain."""
         if self._process is None or self._process.returncode is not None:
             return
+        self._ending = True
         self._process.send_signal(signal.SIGTERM)
         with trio.move_on_after(_END_S):
             await self._ended()

@@ -44,11 +44,8 @@ def _print_round(round_: Round) -> None:
             words.append(f"server {duration_text(1e6 * round_.server_cpu_s / count)}")
     if round_.server:
         words.append(f"server's memory up to {size_text(max(each.resident_bytes for each in round_.server))}")
-        first, last = round_.server[0], round_.server[-1]
-        if last.commits > first.commits:
-            words.append(
-                f"{(last.transactions - first.transactions) / (last.commits - first.commits):.1f} writes a sync"
-            )
+        if round_.writes_a_sync:
+            words.append(f"{round_.writes_a_sync:.1f} writes a sync")
             words.append(f"loop late p99 <{max(each.loop_lag_p99_s for each in round_.server) * 1000:g} ms")
     click.echo(", ".join(words))
 

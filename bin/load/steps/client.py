@@ -35,6 +35,7 @@ __all__ = [
     "populated_blob",
     "populated_image",
     "populated_snapshot",
+    "pull_namespace",
 ]
 
 POPULATED = "populated"
@@ -143,6 +144,11 @@ def namespace_name(number: int) -> str:
     return f"load-{number}"
 
 
+def pull_namespace(client: int) -> str:
+    """A client's own, for what it pulls."""
+    return f"load-pull-{client}"
+
+
 def populated_image(number: int) -> str:
     return f"registry.example/populated/{number}:latest"
 
@@ -223,7 +229,7 @@ class Client:
                 return self._commit(tenant, own, keep)
             case s.Pull(references=references, unpack=unpack, plain_http=plain_http):
                 reference = references[self._chance.randrange(len(references))]
-                return Step("pull", f"load-pull-{self._number}", Pull(reference, unpack, plain_http))
+                return Step("pull", pull_namespace(self._number), Pull(reference, unpack, plain_http))
             case s.Collect():
                 return self._as("collect", tenant, Collect())
 

@@ -11,7 +11,7 @@ import socket
 import struct
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -21,6 +21,7 @@ import trio
 from ....protocol.errors import (
     CLASSES,
     AlreadyExists,
+    DataLoss,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -31,7 +32,7 @@ from ....protocol.errors import (
 from ....protocol.messages import Metrics
 from ...world import parse_address
 from ..steps.blobs import Blob, digest_of_blob, pieces
-from .interface import ROOT_LABEL, VALUE_LABEL, Seen, Target
+from .interface import MADE_LABEL, ROOT_LABEL, VALUE_LABEL, Seen, Target
 
 try:
     from . import containerd_messages as api
@@ -46,7 +47,6 @@ __all__ = ["ContainerdTarget", "connected", "write_requests"]
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 _NOWHERE: Final = {"media_type": _MANIFEST, "digest": "sha256:" + "a" * 64, "size": 1234}
-_SHOWN: Final = 1024 * 1024
 _ANY_NAMESPACE: Final = "default"  # for what is asked of the whole server
 _EXPIRE_LABEL: Final = "containerd.io/gc.expire"
 _LEASE: Final = timedelta(hours=24)  # as containerd's own client asks for
@@ -73,8 +73,9 @@ class ContainerdTarget:
         self._snapshotter = snapshotter
 
     async def ensure_namespace(self, namespace: str) -> None:
+        made = {"name": namespace, "labels": {MADE_LABEL: "true"}}
         try:
-            await self._calls.ask(api.CREATE_NAMESPACE, {"namespace": {"name": namespace}}, namespace=namespace)
+            await self._calls.ask(api.CREATE_NAMESPACE, {"namespace": made}, namespace=namespace)
         except AlreadyExists:
             pass
 
@@ -150,14 +151,23 @@ class ContainerdTarget:
             all_of_them = _chained(first, requests)
             await self._calls.converse(api.WRITE_CONTENT, all_of_them, pass_over, namespace=namespace, lease=lease)
 
-    async def read(self, namespace: str, blob: Blob, offset: int, length: int) -> bytes | None:
+    async def read(self, namespace: str, blob: Blob, offset: int, length: int, each: Callable[[bytes], None]) -> None:
         digest = digest_of_blob(blob)
         if length == 0:  # which containerd understands as all
             await self._calls.ask(api.CONTENT_INFO, {"digest": digest}, namespace=namespace)
-            return b""
+            return
+
+        def hand_over(answers: Iterable[Any]) -> int:
+            come = 0
+            for answer in answers:
+                each(answer.data)
+                come += len(answer.data)
+            return come
+
         request = {"digest": digest, "offset": offset, "size": length}
-        take = _joined if length <= _SHOWN else pass_over
-        return await self._calls.stream(api.READ_CONTENT, request, take, namespace=namespace)
+        come = await self._calls.stream(api.READ_CONTENT, request, hand_over, namespace=namespace)
+        if come < length:
+            raise DataLoss(f"blob {blob.name}: {come} of {length} bytes came")
 
     async def has_blob(self, namespace: str, blob: Blob) -> bool:
         try:
@@ -268,10 +278,6 @@ def _requests(
 def _chained(first: dict[str, object], others: Iterator[dict[str, object]]) -> Iterator[dict[str, object]]:
     yield first
     yield from others
-
-
-def _joined(answers: Iterable[Any]) -> bytes:
-    return b"".join(answer.data for answer in answers)
 
 
 async def _run_ctr(arguments: Sequence[str]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple, Protocol
 
 from ....protocol.messages import Metrics
 from ..steps.blobs import Blob
 
-__all__ = ["ROOT_LABEL", "VALUE_LABEL", "Seen", "Target", "TargetMaker"]
+__all__ = ["MADE_LABEL", "ROOT_LABEL", "VALUE_LABEL", "Seen", "Target", "TargetMaker"]
 
 VALUE_LABEL: Final = "load.orlop.dev/value"
 """The label of an image that says what was written last."""
+MADE_LABEL: Final = "load.orlop.dev/made"
+"""Of a namespace that a run has made: what may be removed with all that is in it."""
 ROOT_LABEL: Final = "containerd.io/gc.root"
 
 
@@ -27,7 +29,8 @@ class Target(Protocol):
     """One connection. Its methods raise OrlopError, by whoever answers: Unavailable (certainly not done), Unknown
     (nobody knows), and what the answer says. Cancellation: the connection may be unusable."""
 
-    async def ensure_namespace(self, namespace: str) -> None: ...
+    async def ensure_namespace(self, namespace: str) -> None:
+        """It is there, and labelled as made for a run if it was not there before."""
 
     async def get_image(self, namespace: str, name: str) -> Seen:
         """Raises NotFound."""
@@ -49,8 +52,9 @@ class Target(Protocol):
     async def ingest(self, namespace: str, blob: Blob, labels: Mapping[str, str]) -> None:
         """Its digest is known beforehand, as to everybody who brings blobs."""
 
-    async def read(self, namespace: str, blob: Blob, offset: int, length: int) -> bytes | None:
-        """Those bytes; of more than 1 MiB only that they came: None."""
+    async def read(self, namespace: str, blob: Blob, offset: int, length: int, each: Callable[[bytes], None]) -> None:
+        """Those bytes, piece by piece, in their order; `each` may be called in another thread. Raises DataLoss: fewer
+        came."""
 
     async def has_blob(self, namespace: str, blob: Blob) -> bool: ...
 
@@ -72,7 +76,7 @@ class Target(Protocol):
     async def collect(self) -> None: ...
 
     async def server_pid(self) -> int:
-        """Of who answers, on this machine; 0: nobody knows."""
+        """Of who answers; 0: nobody knows, or it is on another machine."""
 
     async def metrics(self) -> Metrics | None:
         """What it tells of itself; None: nothing."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+
 import trio
 
-from ....protocol.errors import NotFound
+from ....protocol.errors import DataLoss, NotFound, OutOfRange
 from ..steps import client as s
 from ..steps.blobs import Blob, bytes_at, digest_of_blob
 from ..targets.interface import ROOT_LABEL, Target
@@ -14,6 +17,8 @@ __all__ = ["check_everything", "clear_up", "do_step", "get_ready"]
 
 _LARGE = 1024 * 1024
 _CHECKS_AT_ONCE = 64
+_LOST = (NotFound, DataLoss, OutOfRange)
+"""What is answered of bytes that are not there any more."""
 
 
 async def get_ready(step: s.Step) -> None:
@@ -46,10 +51,15 @@ async def do_step(target: Target, step: s.Step, ledger: Ledger, *, verify: bool)
             with ledger.writing(Thing("image", namespace, name), value):
                 await target.update_image(namespace, name, value)
         case s.Delete(name=name, sync=sync):
-            await _delete_image(target, namespace, name, ledger, sync=sync)
+            image = Thing("image", namespace, name)
+            ledger.loses_parts(image)
+            with ledger.writing(image, ABSENT):
+                await target.delete_image(namespace, name, sync=sync)
         case s.Publish(name=name, value=value, layers=layers):
-            with ledger.writing(Thing("image", namespace, name), value, fresh=True):
+            image = Thing("image", namespace, name)
+            with ledger.writing(image, value, fresh=True):
                 await target.publish_image(namespace, name, value, layers)
+            ledger.has_parts(image, [_of(namespace, layer) for layer in layers])
         case s.Ingest(blob=blob):
             with ledger.writing(_of(namespace, blob), HERE, fresh=True):
                 await target.ingest(namespace, blob, {ROOT_LABEL: "load"})
@@ -88,36 +98,60 @@ async def _get(target: Target, thing: Thing, ledger: Ledger, *, verify: bool) ->
     if not verify:
         await target.get_image(thing.namespace, thing.name)
         return
-    with ledger.reading(thing) as found:
-        found((await target.get_image(thing.namespace, thing.name)).value)
-
-
-async def _delete_image(target: Target, namespace: str, name: str, ledger: Ledger, *, sync: bool) -> None:
-    with ledger.writing(Thing("image", namespace, name), ABSENT):
-        await target.delete_image(namespace, name, sync=sync)
+    with ledger.reading(thing, must_be=True) as found:
+        try:
+            found((await target.get_image(thing.namespace, thing.name)).value or "no value")
+        except NotFound:
+            found(ABSENT)
+            raise
 
 
 async def _read(
     target: Target, namespace: str, blob: Blob, offset: int, length: int, ledger: Ledger, *, verify: bool
 ) -> None:
-    data = await target.read(namespace, blob, offset, length)
-    if verify and data is not None:
-        ledger.reads += 1
-        if data != bytes_at(blob, offset, length):
-            ledger.differs(_of(namespace, blob), f"bytes {offset} to {offset + length}", "others")
+    """Of the population: it must be there."""
+    if not verify:
+        await target.read(namespace, blob, offset, length, _pass_over)
+        return
+    ledger.reads += 1
+    comparing = _Comparing(blob, offset)
+    try:
+        await target.read(namespace, blob, offset, length, comparing.take)
+    except _LOST as error:
+        ledger.differs(_of(namespace, blob), f"bytes {offset} to {offset + length}", error.message)
+        raise
+    if comparing.differs:
+        ledger.differs(_of(namespace, blob), f"bytes {offset} to {offset + length}", "others")
+
+
+class _Comparing:
+    """What a blob must say, held against what comes."""
+
+    def __init__(self, blob: Blob, offset: int) -> None:
+        self._blob = blob
+        self._at = offset
+        self.differs = False
+
+    def take(self, data: bytes) -> None:
+        self.differs = self.differs or data != bytes_at(self._blob, self._at, len(data))
+        self._at += len(data)
+
+
+def _pass_over(data: bytes) -> None:
+    pass
 
 
 def _of(namespace: str, blob: Blob) -> Thing:
     return Thing("blob", namespace, blob.name, blob.size)
 
 
-async def check_everything(target: Target, ledger: Ledger) -> None:
-    """Look at every thing of which something is known. Raises what the target raises."""
-    things = iter(ledger.things())
+async def check_everything(target: Target, ledger: Ledger, population: Iterable[Thing]) -> None:
+    """Look at every thing of which something is known, and at what was there before. Raises what the target raises."""
+    things = chain(ledger.things(), population)
 
     async def look() -> None:
         for thing in things:
-            with ledger.reading(thing) as found:
+            with ledger.reading(thing, must_be=True) as found:
                 found(await _found(target, thing))
 
     async with trio.open_nursery() as nursery:
@@ -126,17 +160,19 @@ async def check_everything(target: Target, ledger: Ledger) -> None:
 
 
 async def _found(target: Target, thing: Thing) -> str:
-    if thing.kind == "image":
-        try:
-            return (await target.get_image(thing.namespace, thing.name)).value
-        except NotFound:
-            return ABSENT
-    if thing.kind == "blob":
-        blob = Blob(thing.name, thing.size)
-        if not await target.has_blob(thing.namespace, blob):
-            return ABSENT
-        if blob.size > _LARGE:
-            return HERE
-        data = await target.read(thing.namespace, blob, 0, blob.size)
-        return HERE if data == bytes_at(blob, 0, blob.size) else "other bytes"
-    return HERE if await target.has_snapshot(thing.namespace, thing.name) else ABSENT
+    """What is there, in the ledger's words."""
+    try:
+        if thing.kind == "image":
+            return (await target.get_image(thing.namespace, thing.name)).value or "no value"
+        if thing.kind == "blob":
+            blob = Blob(thing.name, thing.size)
+            if not await target.has_blob(thing.namespace, blob):
+                return ABSENT
+            comparing = _Comparing(blob, 0)
+            await target.read(thing.namespace, blob, 0, blob.size, comparing.take)
+            return "other bytes" if comparing.differs else HERE
+        return HERE if await target.has_snapshot(thing.namespace, thing.name) else ABSENT
+    except NotFound as error:
+        return ABSENT if thing.kind == "image" else f"a record, and {error.message}"
+    except (DataLoss, OutOfRange) as error:
+        return error.message

@@ -1,16 +1,17 @@
 """What was acknowledged, to compare it with what is there.
 
 Each thing belongs to one client, whose operations come one after another: what it must be is known at every moment,
-except after a write whose answer was lost, when it may be one of several. Nothing here is shared between workers.
+except after a write whose answer was lost, when it may be one of several. What was there before the run began must be
+there, whatever it says. Nothing here is shared between workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ....protocol.errors import DeadlineExceeded, OrlopError, Unknown
+from ....protocol.errors import AlreadyExists, DeadlineExceeded, OrlopError, Unknown
 from ..result import Discrepancy, Verification
 
 __all__ = ["ABSENT", "HERE", "Ledger", "Thing"]
@@ -30,17 +31,24 @@ class Thing(NamedTuple):
 
 
 class Ledger:
-    def __init__(self) -> None:
+    """`kept`: False if nobody will compare; then nothing is remembered."""
+
+    def __init__(self, *, kept: bool) -> None:
+        self._kept = kept
         self._certain: dict[Thing, str] = {}
         self._possible: dict[Thing, set[str]] = {}
         self._reading: dict[Thing, list[set[str]]] = {}  # what each read under way may find
+        self._parts: dict[Thing, Sequence[Thing]] = {}
         self._wrong: list[Discrepancy] = []
         self.reads = self.writes = self.wrong = 0
 
     @contextmanager
     def writing(self, thing: Thing, value: str, *, fresh: bool = False) -> Iterator[None]:
-        """Around a write. An answer that was lost, or is not waited for, leaves both values possible. `fresh`: no
-        other run has a thing of that name."""
+        """Around a write. An answer that was lost, or is not waited for, leaves both values possible. `fresh`: nothing
+        has that name yet; if something has, another run made it, and nothing is known of it."""
+        if not self._kept:
+            yield
+            return
         if fresh:
             self._certain.setdefault(thing, ABSENT)
         self._possible.setdefault(thing, set()).add(value)
@@ -48,37 +56,61 @@ class Ledger:
             allowed.add(value)
         try:
             yield
+        except AlreadyExists:
+            self._settle_failed(thing, value)
+            if fresh:
+                self.forget(thing)
+            raise
         except OrlopError as error:
             if not isinstance(error, Unknown | DeadlineExceeded):
                 self._settle_failed(thing, value)
             raise
-        self.is_now(thing, value)
+        self._certain[thing] = value
+        self._possible.pop(thing, None)
         self.writes += 1
 
-    def is_now(self, thing: Thing, value: str) -> None:
-        """Somebody has seen it, or was answered."""
-        self._certain[thing] = value
+    def has_parts(self, whole: Thing, parts: Sequence[Thing]) -> None:
+        """These are there as long as the whole is."""
+        if self._kept:
+            self._parts[whole] = parts
+            for part in parts:
+                self._certain[part] = HERE
+
+    def loses_parts(self, whole: Thing) -> None:
+        """It is being deleted: when its parts go is not said."""
+        for part in self._parts.pop(whole, ()):
+            self.forget(part)
+
+    def forget(self, thing: Thing) -> None:
+        """Nothing is known of it any more."""
+        self._certain.pop(thing, None)
         self._possible.pop(thing, None)
 
     @contextmanager
-    def reading(self, thing: Thing) -> Iterator[Callable[[str], None]]:
-        """Around a read, which says what it found: is that what it was at any moment since? Of what nobody here has
-        written nothing is known."""
-        allowed = {self._certain[thing], *self._possible.get(thing, ())} if thing in self._certain else None
-        if allowed is not None:
-            self._reading.setdefault(thing, []).append(allowed)
+    def reading(self, thing: Thing, *, must_be: bool = False) -> Iterator[Callable[[str], None]]:
+        """Around a read, which says what it found: is that what it was at any moment since? `must_be`: it was there
+        before the run, and nobody deletes it. Of all else that nobody here has written nothing is known."""
+        if thing not in self._certain:
+            yield lambda found: self._check_presence(thing, found) if must_be else None
+            return
+        allowed = {self._certain[thing], *self._possible.get(thing, ())}
+        self._reading.setdefault(thing, []).append(allowed)
         try:
             yield lambda found: self._check(thing, found, allowed)
         finally:
-            if allowed is not None:
-                readers = self._reading[thing]
-                readers[:] = [each for each in readers if each is not allowed]
-                if not readers:
-                    del self._reading[thing]
+            readers = self._reading[thing]
+            readers[:] = [each for each in readers if each is not allowed]
+            if not readers:
+                del self._reading[thing]
 
-    def _check(self, thing: Thing, found: str, allowed: set[str] | None) -> None:
+    def _check_presence(self, thing: Thing, found: str) -> None:
         self.reads += 1
-        if allowed is not None and found not in allowed:
+        if found == ABSENT:
+            self.differs(thing, "that it is there", "nothing")
+
+    def _check(self, thing: Thing, found: str, allowed: set[str]) -> None:
+        self.reads += 1
+        if found not in allowed:
             self.differs(thing, " or ".join(sorted(each or "nothing" for each in allowed)), found or "nothing")
 
     def differs(self, thing: Thing, expected: str, found: str) -> None:

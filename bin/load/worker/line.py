@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from ....protocol.errors import OrlopError
+from ....protocol.errors import OrlopError, Unavailable
 from ..targets.interface import Target, TargetMaker
 
 __all__ = ["Line"]
@@ -20,27 +20,32 @@ class Line:
         self._maker = maker
         self.now: Target | None = None
         """Who answers at this moment; None: nobody."""
+        self._trouble: OrlopError = Unavailable("nobody answers")
         self._ready = trio.Event()
         self._broken = trio.Event()
         self._looking = trio.Lock()
 
     async def keep(self) -> None:
-        """Connect, and again whenever it broke. Ends when cancelled."""
+        """Connect, and again whenever it broke. Ends when cancelled. Raises what nobody gets over by waiting: a store
+        that is damaged, a library that is not there."""
         while True:
             try:
                 async with self._maker() as target:
                     self.now, self._broken = target, trio.Event()
                     self._ready.set()
                     await self._broken.wait()
-            except OrlopError:
-                pass  # nobody answers yet
+            except Unavailable as error:
+                self._trouble = error
             self._give_up()
             await trio.sleep(_RETRY_S)
 
-    async def target(self) -> Target:
-        """Waits until there is one."""
-        while self.now is None:
-            await self._ready.wait()
+    async def target(self, until: float) -> Target:
+        """Waits until there is one. Raises Unavailable: there was none by that time."""
+        with trio.move_on_at(until):
+            while self.now is None:
+                await self._ready.wait()
+        if self.now is None:
+            raise self._trouble
         return self.now
 
     async def look(self, target: Target) -> None:

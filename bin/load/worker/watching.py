@@ -27,7 +27,7 @@ async def sample_server(
         metrics = None
     cpu_s, resident, descriptors = _cost(pid)
     if metrics is None:
-        return ServerSample(at_s, cpu_s, resident, descriptors), None
+        return ServerSample(at_s, cpu_s, resident, descriptors, pid=pid), None
     now = Readings.of(metrics)
     lag = now.since(Readings.of(before)).percentile("orlop_loop_lag_seconds", 0.99) if before is not None else 0.0
     return ServerSample(
@@ -35,9 +35,10 @@ async def sample_server(
         cpu_s,
         resident,
         descriptors,
-        loop_lag_p99_s=lag or 0.0,
+        loop_lag_p99_s=min(lag or 0.0, _ENDLESS),
         transactions=now.value("orlop_transactions_total"),
         commits=now.value("orlop_commits_total"),
+        pid=pid,
     ), metrics
 
 
@@ -62,9 +63,9 @@ def _cost(pid: int) -> tuple[float, int, int]:
             with open(f"/proc/{each}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
             resident += int(fields[21]) * _PAGE_BYTES
-            cpu_s += (int(fields[11]) + int(fields[12])) * _TICK_S
+            # With that of the children that have ended: their parent has it from then on.
+            cpu_s += sum(int(field) for field in fields[11:15]) * _TICK_S
             if each == pid:
-                cpu_s += (int(fields[13]) + int(fields[14])) * _TICK_S  # children that have ended
                 descriptors = len(os.listdir(f"/proc/{pid}/fd"))
         except OSError:
             continue
