@@ -13,8 +13,9 @@ SECTIONS: Final = {
         "callers or more; over gRPC the client needs most of the machine's CPU, which containerd then lacks."
     ),
     "content": (
-        "Blobs with a digest that is known beforehand, each kept by a root label. containerd gets small ones "
-        "in one message, as orlop does with `put`."
+        "Blobs with a digest that is known beforehand, each kept by a root label. containerd gets small ones in one "
+        "message, as orlop does with `put`. Reading, orlop passes a file descriptor, whose reads are the client's own; "
+        "containerd sends the bytes over gRPC."
     ),
     "builds": (
         "An image is published under a lease: its layers, its manifest, its record. Snapshots are overlayfs, "

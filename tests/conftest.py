@@ -33,6 +33,12 @@ ENGINES = ("leveldb", "memory")
 COMBINATIONS = [("embedded", "leveldb"), ("embedded", "memory"), ("unix", "leveldb"), ("tcp", "leveldb")]
 
 
+@pytest.hookimpl(trylast=True)  # after those that shuffle
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that none is left alone at the end while the other processes have nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @dataclass(frozen=True)
 class StoreMaker:
     """Opens stores by one way in, over one engine."""

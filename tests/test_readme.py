@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import trio
 
 import orlop
@@ -24,6 +25,7 @@ def block(language: str, mark: str = "") -> str:
     return found[0]
 
 
+@pytest.mark.slow
 def test_the_shell_example(tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -41,6 +41,7 @@ INLINE_BYTES = 16 * 1024
 NOTHING: Any = object()
 
 
+@pytest.mark.slow
 @needs_calls
 @pytest.mark.parametrize("number", range(RECORDS))
 def test_no_power_cut_loses_what_was_acknowledged(memory: Path, number: int) -> None:

@@ -101,6 +101,7 @@ def downloads(registry: DockerRegistry) -> list[str]:
     return sorted(path for method, path in registry.requests() if method == "GET" and "/blobs/" in path)
 
 
+@pytest.mark.slow
 def test_the_main_job(shell: Shell, registry: DockerRegistry, made: tuple[Path, MadeImage]) -> None:
     image = made[1]
     name = f"{registry.address}/library/redis:latest"

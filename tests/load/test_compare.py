@@ -28,7 +28,7 @@ def verdict(comparison: Comparison, operation: str, what: str) -> str:
     return change_of(comparison, operation, what).verdict
 
 
-PAIRS = 200 if "ORLOP_SOAK" in os.environ else 50
+PAIRS = 200 if "ORLOP_SOAK" in os.environ else 25
 
 
 def changed(comparison: Comparison) -> list[Change]:
@@ -64,14 +64,14 @@ def test_where_there_is_no_difference_hardly_any_is_found(shape: dict[str, float
 
 def test_a_fifth_slower_is_found_in_most_pairs_and_a_fiftieth_is_not() -> None:
     found, seen = [], 0
-    for number in range(12):
+    for number in range(9):
         before = made_result(2 * number, rounds=4)
         slow = compare(before, made_result(2 * number + 1, rounds=4, slower={"image-get": 1.2}))
         found.append(verdict(slow, "image-get", "p50") == verdict(slow, "image-get", "rate") == "worse")
         assert exit_code(slow) == 1
         seen += bool(changed(compare(before, made_result(2 * number + 1, rounds=4, slower={"image-get": 1.02}))))
-    assert sum(found) >= 10
-    assert seen <= 2
+    assert sum(found) >= 7
+    assert seen <= 1
 
 
 def test_the_interval_holds_what_was_planted() -> None:

@@ -28,7 +28,7 @@ __all__ = ["MOST_WAITING", "Arrivals", "Clients"]
 
 MOST_WAITING = 100_000
 """Arrivals that wait in one worker; more are dropped, and counted."""
-_OVERTIME_S = 30.0  # how long what has arrived may take after the phase
+_OVERTIME_S = 10.0  # how long what has arrived may take after the phase
 
 
 class Clients:
