@@ -28,7 +28,7 @@ def verdict(comparison: Comparison, operation: str, what: str) -> str:
     return change_of(comparison, operation, what).verdict
 
 
-PAIRS = 200 if "ORLOP_SOAK" in os.environ else 25
+PAIRS = 200 if "ORLOP_SOAK" in os.environ else 12
 
 
 def changed(comparison: Comparison) -> list[Change]:

@@ -25,6 +25,7 @@ async def measured(folder: Path, fault: str, scenario: Scenario, rounds: int) ->
     return result
 
 
+@SOAK
 async def test_a_handler_that_sleeps_is_found_and_named(tmp_path: Path) -> None:
     """Both at once: what disturbs the machine disturbs both."""
     scenario = short("image-get 3, image-create", POPULATED, load=Load(clients=2), duration_s=11.0)

@@ -51,8 +51,8 @@ class Quiet:
 
 
 def short(operations: str, rest: str = "", **changes: object) -> Scenario:
-    """A scenario of a second; `operations`: names and weights, as `image-get 2, image-create 1`."""
-    lines = ['name = "short"', "warmup_s = 0.2", "duration_s = 1.0", rest]
+    """A scenario of less than a second; `operations`: names and weights, as `image-get 2, image-create 1`."""
+    lines = ['name = "short"', "warmup_s = 0.1", "duration_s = 0.7", rest]
     for each in operations.split(","):
         name, _, weight = each.strip().partition(" ")
         lines += ["[[operations]]", f'do = "{name}"', f"weight = {weight or 1}"]
