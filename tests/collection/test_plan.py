@@ -307,3 +307,17 @@ async def test_a_plan_survives_a_restart(lasting: CalmMaker) -> None:
     async with lasting.open() as calm:
         assert await planned(calm.store) == before
         assert await seen(calm.store) == names
+
+
+async def test_what_cannot_be_weighed_keeps_nobody_waiting(calm: Calm) -> None:
+    """A snapshot's folder that somebody made a file: neither the plan nor the removal of others depends on it."""
+    native = calm.store.snapshots.using("native")
+    [broken] = await native.prepare("broken")
+    Path(broken.source).rmdir()
+    Path(broken.source).write_text("no folder")
+    await put(calm.store, "loose", LARGE)
+    plan, _ = await planned(calm.store)
+    assert plan.freed == LARGE
+    with trio.fail_after(20):
+        done = await calm.store.collect()
+    assert (done.snapshots, done.content, done.freed) == (1, 1, LARGE)
