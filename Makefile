@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 IMAGE ?=
 ROOMS := protocol storage actors bin orlop/__init__.py tests benchmarks
 
+# The tests start hundreds of processes of ours; what Python compiled for one is not compiled again for the next.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types layers wheel pytest tools bench bench-quick soak docs clean
 
 demo: $(VENV)/.installed

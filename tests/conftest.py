@@ -34,9 +34,23 @@ COMBINATIONS = [("embedded", "leveldb"), ("embedded", "memory"), ("unix", "level
 
 
 @pytest.hookimpl(trylast=True)  # after those that shuffle
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, so that none is left alone at the end while the other processes have nothing to do."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long tests first, so that none is left alone at the end while the other processes have nothing to do; and by the
+    shortest way and the longest only, but in a long run."""
+    if "ORLOP_SOAK" not in os.environ:
+        left_out = [item for item in items if _is_slow(item) and _combination(item) in COMBINATIONS[1:-1]]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+    items.sort(key=lambda item: not _is_slow(item))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def _combination(item: pytest.Item) -> object:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("stores") if callspec is not None else None
 
 
 @dataclass(frozen=True)

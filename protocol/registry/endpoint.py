@@ -155,8 +155,7 @@ class Endpoint:
                     raise FailedPrecondition(f"{what}: {error}") from error
                 except (httpx.TransportError, httpx.InvalidURL) as error:
                     failure = Unavailable(f"{what}: {_plain(error, url)}")
-                    lost = isinstance(error, _WORTH_A_RETRY) and _tls_refusal(error) is None
-                    if not lost or refusals_only or not self._again(tries, attempts):
+                    if not _is_lost(error) or refusals_only or not self._again(tries, attempts):
                         raise failure from error
                 else:
                     stack.push_async_callback(_close, response)
@@ -164,36 +163,48 @@ class Endpoint:
                         self._warned(_words_of(warning))
                     if response.status_code == 401:
                         await _read_error(response)
-                        unauthorized, before = unauthorized + 1, 401
-                        await self._answer(response, scope, what, unauthorized)
-                        continue
-                    if response.status_code not in _RETRIED:
+                        before = 401
+                        failure = await self._answer(response, scope, what, unauthorized + 1)
+                        if failure is None:
+                            unauthorized += 1
+                            continue
+                        if not self._again(tries, attempts):
+                            raise failure
+                    elif response.status_code not in _RETRIED:
                         self.traffic.answered()
                         if response.status_code > 399:
                             await _read_error(response)
                         yield response
                         return
-                    await _read_error(response)
-                    failure = error_of(response, what)
-                    retry_after = response.headers.get("retry-after")
-                    final = refusals_only and response.status_code not in _REFUSALS
-                    final = final or is_final(response.status_code, before, retry_after)
-                    if final or not self._again(tries, attempts):
-                        yield response
-                        return
-                    before = response.status_code
+                    else:
+                        await _read_error(response)
+                        failure = error_of(response, what)
+                        retry_after = response.headers.get("retry-after")
+                        final = refusals_only and response.status_code not in _REFUSALS
+                        final = final or is_final(response.status_code, before, retry_after)
+                        if final or not self._again(tries, attempts):
+                            yield response
+                            return
+                        before = response.status_code
             await self._pause(tries, retry_after)
         raise failure or Unauthenticated(f"{what}: {self.name} answered 401 {ATTEMPTS} times")
 
     def _again(self, tries: int, attempts: int) -> bool:
         return tries < min(attempts, ATTEMPTS) and self.traffic.may_retry()
 
-    async def _answer(self, response: httpx.Response, scope: str, what: str, times: int) -> None:
+    async def _answer(self, response: httpx.Response, scope: str, what: str, times: int) -> Unavailable | None:
+        """Learn from a 401; or what kept the token server from answering, if it may answer when it is asked again."""
         host = authority_of(str(response.request.url))
         if times > 2:
             raise Unauthenticated(f"{what}: {host} answered 401 again")
         used = response.request.headers.get("authorization")
-        await self._authorizer.answer(host, scope, response, used, again=times > 1)
+        try:
+            await self._authorizer.answer(host, scope, response, used, again=times > 1)
+        except Unavailable as error:
+            if error.__cause__ is not None and not _is_lost(error.__cause__):
+                raise
+            return error
+        return None
 
     async def _follow(
         self, method: str, url: str, headers: Mapping[str, str], scope: str, body: Body | None
@@ -333,6 +344,11 @@ def _is_refused(error: BaseException) -> bool:
         isinstance(each, OSError) and each.errno is not None and not isinstance(each, ssl.SSLError)
         for each in _causes(error)
     )
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether a connection broke or nobody answered in time: another try may fare better."""
+    return isinstance(error, _WORTH_A_RETRY) and _tls_refusal(error) is None
 
 
 def _tls_refusal(error: BaseException) -> ssl.SSLError | None:

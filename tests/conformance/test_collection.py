@@ -260,6 +260,7 @@ async def put_linked(store: orlop.Store, names: list[str], following: list[str])
         await store.leases.delete(lease)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["cycle", "chain"])
 async def test_no_chain_is_too_long_and_no_cycle_too_large(store: orlop.Store, shape: str) -> None:
     names = [f"node {n}" for n in range(1500)]
@@ -270,6 +271,7 @@ async def test_no_chain_is_too_long_and_no_cycle_too_large(store: orlop.Store, s
     assert await digests(store) == []
 
 
+@pytest.mark.slow
 async def test_a_lease_may_hold_much_and_still_be_deleted(store: orlop.Store) -> None:
     count = 1100
     await store.leases.create("lease")
@@ -595,6 +597,7 @@ async def test_collections_take_nothing_from_writers_who_hold_a_lease(stores: St
         assert files == {digest_of(shared), *large}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [200, 20_000])
 async def test_a_blob_that_comes_back_while_its_bytes_go_is_never_without_them(stores: StoreMaker, size: int) -> None:
     data = blob(51, size)

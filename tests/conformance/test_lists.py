@@ -116,6 +116,7 @@ def pages_of(store: orlop.Store) -> Callable[[], AbstractAsyncContextManager[Any
     return Pages
 
 
+@pytest.mark.slow
 async def test_no_answer_is_limited_by_a_frame(store: orlop.Store) -> None:
     """40 MiB of records."""
     names = [f"c{number:04}" for number in range(2_000)]

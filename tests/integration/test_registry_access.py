@@ -18,7 +18,7 @@ import trio
 import orlop
 from orlop.actors.config import TransferConfig
 from orlop.protocol.errors import OrlopError, Unauthenticated, Unavailable
-from tests.support.faulty_registry import BreakAfter, FaultyRegistry, Redirect, Stall, Status
+from tests.support.faulty_registry import Action, BreakAfter, FaultyRegistry, Redirect, Stall, Status
 from tests.support.images import MadeImage, write_layout
 from tests.support.layout_registry import Reply, Seen
 from tests.support.registries import DockerRegistry
@@ -316,6 +316,17 @@ async def test_a_token_server_that_does_not_answer_is_unavailable_by_name(
         assert tokens.address in str(caught[0])
 
 
+@pytest.mark.parametrize("fault", [BreakAfter(None), Status(503), Status(429)], ids=str)
+async def test_a_token_server_that_fails_once_is_asked_again(
+    store: orlop.Store, registry: FaultyRegistry, made: MadeImage, fault: Action
+) -> None:
+    registry.require_bearer()
+    failed = registry.fault("/token", fault)
+    await pull(store, at(registry))
+    await has(store, made)
+    assert failed.applied == 1
+
+
 @pytest.mark.parametrize("realm", ["", "/token", "ftp://127.0.0.1/token", "nonsense"])
 async def test_a_realm_that_is_no_url_is_refused(store: orlop.Store, registry: FaultyRegistry, realm: str) -> None:
     registry.fault("/v2/", Status(401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="x"'}), times=None)
@@ -448,8 +459,11 @@ async def test_a_cancelled_wait_for_a_token_does_not_hold_up_the_others(
     store: orlop.Store, registry: FaultyRegistry, made: MadeImage
 ) -> None:
     registry.require_bearer()
-    registry.fault("/token", Stall(None, None))
-    with trio.move_on_after(0.2):
-        await pull(store, at(registry))
+    stalled = registry.fault("/token", Stall(None, None))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pull, store, at(registry))
+        while not stalled.applied:
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
     await pull(store, at(registry))
     await has(store, made)
