@@ -16,12 +16,15 @@ from ..storage.archive.jobs import (
     Advanced,
     Failed,
     Job,
+    Measure,
     NeedsLower,
     Output,
+    RemoveTrees,
     Report,
     decode_report,
     encode,
 )
+from ..storage.archive.small import run_small
 from ..storage.blobs.local import disk_error
 
 __all__ = ["Hear", "LayerWorkers"]
@@ -43,8 +46,15 @@ class LayerWorkers:
             await self._pool.warm()
 
     async def run(self, job: Job, root: str) -> Report:
-        """A short job, when there is a place for it. See `run_counted`."""
+        """A short job, when there is a place for it; without a process where it is on a few entries. See `run_counted`.
+
+        Cancellation: what is done without a process is waited for.
+        """
         async with self._places:
+            if isinstance(job, Measure | RemoveTrees):
+                done = await self._world.workers.run(Work.FILES, run_small, job, root)
+                if done is not None:
+                    return done
             return await self.run_counted(job, root)
 
     async def run_counted(

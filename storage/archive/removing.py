@@ -8,9 +8,10 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
-from .tree import FOLDER_FLAGS
+from .measure import first_names
+from .tree import FOLDER_FLAGS, open_folder
 
-__all__ = ["remove_trees"]
+__all__ = ["remove_small_tree", "remove_trees"]
 
 _MOST_OPEN: Final = 200  # folders in each other; what is deeper is moved up first
 _MOVED: Final = ".removing-%d-%d"
@@ -24,6 +25,27 @@ def remove_trees(root: int, names: Sequence[str]) -> dict[str, str]:
             _Remover(root).remove(name)
         except OSError as error:
             left[name] = error.strerror or str(error)
+    return left
+
+
+def remove_small_tree(at: int, name: str, most: int) -> int:
+    """Remove a folder with no more than so many entries; returns how many more there could have been. One that is gone
+    is fine. Raises TooLarge, and OSError at the first thing that does not go; what went until then is gone."""
+    try:
+        fd = open_folder(name, at)
+    except FileNotFoundError:
+        return most
+    try:
+        names = first_names(fd, most)
+        left = most - len(names)
+        for child in names:
+            try:
+                os.unlink(child, dir_fd=fd)
+            except IsADirectoryError:
+                left = remove_small_tree(fd, child, left)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=at)
     return left
 
 

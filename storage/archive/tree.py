@@ -10,10 +10,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-__all__ = ["FOLDER_FLAGS", "OPAQUE", "Folder", "Found", "has_mark", "is_whiteout", "open_folder", "opaque_name"]
+from ...protocol.errors import NotFound
+
+__all__ = [
+    "FOLDER_FLAGS",
+    "OPAQUE",
+    "Folder",
+    "Found",
+    "has_mark",
+    "is_whiteout",
+    "opaque_name",
+    "open_folder",
+    "opened_folder",
+]
 
 FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPAQUE: Final = "overlay.opaque"
@@ -39,6 +52,19 @@ def has_mark(fd: int, opaque: str) -> bool:
 
 def open_folder(name: bytes | str, at: int) -> int:
     return os.open(name, FOLDER_FLAGS, dir_fd=at)
+
+
+@contextmanager
+def opened_folder(name: str, at: int) -> Iterator[int]:
+    """A folder below an open one. Raises NotFound."""
+    try:
+        fd = os.open(name, FOLDER_FLAGS, dir_fd=at)
+    except FileNotFoundError:
+        raise NotFound(f"folder {name}") from None
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class Found(NamedTuple):

@@ -14,8 +14,7 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from ...protocol.errors import Internal, NotFound, OrlopError, ResourceExhausted, Unavailable, error_to_wire
@@ -46,7 +45,7 @@ from .measure import measure
 from .removing import remove_trees
 from .streams import LayerStream
 from .tar import TarReader
-from .tree import FOLDER_FLAGS, Folder, opaque_name
+from .tree import FOLDER_FLAGS, Folder, opaque_name, opened_folder
 
 __all__ = ["COMMAND", "KILL", "MAX_MESSAGE_BYTES", "START", "run_job", "serve"]
 
@@ -150,13 +149,13 @@ def _run(
     if isinstance(job, Difference):
         return _difference(job, root, report, confined)
     if isinstance(job, CopyTree):
-        with _opened(root, job.source) as source, _opened(root, job.target) as target:
+        with opened_folder(job.source, root) as source, opened_folder(job.target, root) as target:
             if confined:
                 confine(target)
             copy_tree(source, target, own=job.own)
             return Done(*measure(target))
     if isinstance(job, Measure):
-        with _opened(root, job.folder) as folder:
+        with opened_folder(job.folder, root) as folder:
             if confined:
                 confine(folder)
             return Done(*measure(folder))
@@ -192,7 +191,7 @@ def _apply(
             last = now
             report(Advanced(count))
 
-    with _opened(root, job.target) as target:
+    with opened_folder(job.target, root) as target:
         if confined:
             os.close(root)
             confine(target)
@@ -243,15 +242,3 @@ def _reader(data: bytes | None, fds: list[int]) -> Callable[[int], bytes]:
         return piece
 
     return read
-
-
-@contextmanager
-def _opened(root: int, name: str) -> Iterator[int]:
-    try:
-        fd = os.open(name, FOLDER_FLAGS, dir_fd=root)
-    except FileNotFoundError:
-        raise NotFound(f"folder {name}") from None
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -136,3 +136,26 @@ async def test_an_active_is_measured_while_its_files_come_and_go(plain: Subject)
         nursery.start_soon(trio.to_thread.run_sync, churn)
         nursery.start_soon(measure)
     assert (await used(plain, "a"))[1] == 1
+
+
+def children() -> set[str]:
+    return {child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()}
+
+
+async def test_a_few_files_need_no_process(plain: Subject) -> None:
+    before = children()
+    folder = await prepared_with(plain, "a", "", *[make_file(f"{n}", b"x") for n in range(20)])
+    await plain.snapshots.usage("a")
+    await plain.commit("c", "a")
+    await plain.snapshots.remove("c")
+    await plain.store.collect()
+    assert not folder.exists()
+    assert children() == before
+
+
+async def test_many_files_are_counted_and_removed_all_the_same(plain: Subject) -> None:
+    folder = await prepared_with(plain, "a", "", *[make_file(f"{n}", b"x") for n in range(200)])
+    assert (await used(plain, "a"))[1] == 201
+    await plain.snapshots.remove("a")
+    await plain.store.collect()
+    assert not folder.exists()
