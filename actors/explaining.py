@@ -184,7 +184,7 @@ async def _sources(txn: Transaction, vertex: Vertex, cursor: bytes) -> list[tupl
         if (await forest.state(edge.source)).witness is not None:
             found.append((edge.cursor, edge.source, edge.link))
         if len(found) == _STEPS_A_SLICE:
-            await edges.aclose()  # type: ignore[attr-defined]  # an async generator
+            await edges.aclose()
             break
     return found
 

@@ -41,6 +41,7 @@ __all__ = ["OnMissing", "as_ours", "export_archive", "import_archive"]
 _CHUNK: Final = 1024 * 1024
 _GZIP: Final = b"\x1f\x8b\x08"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_ALL_OF_IT: Final = ImportOptions()
 Told = Callable[[TransferProgress], None]
 
 
@@ -55,7 +56,7 @@ class OnMissing(Enum):
 async def import_archive(
     store: Store,
     path: str | os.PathLike[str],
-    options: ImportOptions = ImportOptions(),  # noqa: B008 - immutable
+    options: ImportOptions = _ALL_OF_IT,
     *,
     unpack_for: Sequence[Platform] = (),
     snapshotter: str = "",

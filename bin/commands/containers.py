@@ -144,7 +144,7 @@ def list_(session: Session, options: ListOptions) -> None:
 @click.argument("id", metavar="ID")
 @click.option("--spec", "spec_only", is_flag=True, help="Only the runtime spec.")
 @click.pass_obj
-def info(session: Session, id: str, spec_only: bool) -> None:  # noqa: A002 - click names it after the argument
+def info(session: Session, id: str, spec_only: bool) -> None:
     """A container's record, as JSON.
 
     \b
@@ -168,7 +168,7 @@ def info(session: Session, id: str, spec_only: bool) -> None:  # noqa: A002 - cl
 @click.argument("id", metavar="ID")
 @click.argument("labels", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_obj
-def label(session: Session, id: str, labels: tuple[str, ...]) -> None:  # noqa: A002 - click names it after the argument
+def label(session: Session, id: str, labels: tuple[str, ...]) -> None:
     """Set labels and print what came of it; `key=` removes one. Other labels stay.
 
     \b
@@ -199,7 +199,7 @@ def remove(session: Session, ids: tuple[str, ...], keep_snapshot: bool) -> None:
     """
 
     async def run(store: Store) -> None:
-        async def one(id: str) -> None:  # noqa: A002
+        async def one(id: str) -> None:
             container = await store.containers.get(id)
             if not container.snapshot_key:
                 await store.containers.delete(id)

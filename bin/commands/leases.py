@@ -102,7 +102,7 @@ def remove(session: Session, ids: tuple[str, ...], sync: bool) -> None:
 @quiet_option
 @json_option
 @click.pass_obj
-def resources(session: Session, id: str, quiet: bool, as_json: bool) -> None:  # noqa: A002 - click names it so
+def resources(session: Session, id: str, quiet: bool, as_json: bool) -> None:
     """List what a lease holds.
 
     \b
@@ -127,7 +127,7 @@ def resources(session: Session, id: str, quiet: bool, as_json: bool) -> None:  #
 @click.argument("type", metavar="TYPE")
 @click.argument("resource", metavar="RESOURCE")
 @click.pass_obj
-def add(session: Session, id: str, type: str, resource: str) -> None:  # noqa: A002 - click names them so
+def add(session: Session, id: str, type: str, resource: str) -> None:
     """Let a lease hold something. TYPE: content, images, ingests or snapshots/SNAPSHOTTER.
 
     \b
@@ -145,7 +145,7 @@ def add(session: Session, id: str, type: str, resource: str) -> None:  # noqa: A
 @click.argument("type", metavar="TYPE")
 @click.argument("resource", metavar="RESOURCE")
 @click.pass_obj
-def remove_resource(session: Session, id: str, type: str, resource: str) -> None:  # noqa: A002 - click names them so
+def remove_resource(session: Session, id: str, type: str, resource: str) -> None:
     """Let a lease no longer hold something.
 
     \b

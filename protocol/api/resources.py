@@ -201,7 +201,7 @@ class Containers(Resource):
         """Raises AlreadyExists, InvalidArgument. What it refers to need not be here."""
         return self._call(t.CONTAINERS_CREATE, m.CreateContainer(container))
 
-    def get(self, id: str) -> Awaitable[Container]:  # noqa: A002
+    def get(self, id: str) -> Awaitable[Container]:
         """Raises NotFound."""
         return self._call(t.CONTAINERS_GET, m.GetContainer(id))
 
@@ -221,7 +221,7 @@ class Containers(Resource):
         were. Paths: see UpdateContainer. Raises NotFound, InvalidArgument."""
         return self._call(t.CONTAINERS_UPDATE, m.UpdateContainer(container, _mask(mask)))
 
-    def delete(self, id: str) -> Awaitable[None]:  # noqa: A002
+    def delete(self, id: str) -> Awaitable[None]:
         """Raises NotFound."""
         return self._call(t.CONTAINERS_DELETE, m.DeleteContainer(id))
 
@@ -258,7 +258,7 @@ class Sandboxes(Resource):
 class Leases(Resource):
     def create(
         self,
-        id: str = "",  # noqa: A002
+        id: str = "",
         labels: Mapping[str, str] | None = None,
         *,
         expires_in_s: int | None = None,
@@ -266,7 +266,7 @@ class Leases(Resource):
         """An empty id lets the store make one up. `expires_in_s`: by the store's clock. Raises AlreadyExists."""
         return self._call(t.LEASES_CREATE, m.CreateLease(id, dict(labels or {}), expires_in_s))
 
-    def get(self, id: str) -> Awaitable[Lease]:  # noqa: A002
+    def get(self, id: str) -> Awaitable[Lease]:
         """Raises NotFound."""
         return self._call(t.LEASES_GET, m.GetLease(id))
 
@@ -282,7 +282,7 @@ class Leases(Resource):
 
     def update(
         self,
-        id: str,  # noqa: A002
+        id: str,
         labels: Mapping[str, str] | None = None,
         mask: Sequence[str] | None = None,
         *,
@@ -291,19 +291,19 @@ class Leases(Resource):
         """Change labels, or only when it expires. Raises NotFound, InvalidArgument."""
         return self._call(t.LEASES_UPDATE, m.UpdateLease(id, dict(labels or {}), _mask(mask), expires_in_s))
 
-    def delete(self, id: str, *, sync: bool = False) -> Awaitable[None]:  # noqa: A002
+    def delete(self, id: str, *, sync: bool = False) -> Awaitable[None]:
         """Raises NotFound. `sync`: wait until what only it held is gone."""
         return self._call(t.LEASES_DELETE, m.DeleteLease(id, sync))
 
-    def add(self, id: str, resource: LeaseResource) -> Awaitable[None]:  # noqa: A002
+    def add(self, id: str, resource: LeaseResource) -> Awaitable[None]:
         """Raises NotFound (the lease; the resource need not be here), InvalidArgument, NotImplemented (its type)."""
         return self._call(t.LEASES_ADD, m.AddLeaseResource(id, resource))
 
-    def remove(self, id: str, resource: LeaseResource) -> Awaitable[None]:  # noqa: A002
+    def remove(self, id: str, resource: LeaseResource) -> Awaitable[None]:
         """One that is not in it is no error. Raises NotFound (the lease), InvalidArgument, NotImplemented."""
         return self._call(t.LEASES_REMOVE, m.DeleteLeaseResource(id, resource))
 
-    def resources(self, id: str) -> AsyncIterator[LeaseResource]:  # noqa: A002
+    def resources(self, id: str) -> AsyncIterator[LeaseResource]:
         """Content, images, ingests, then snapshots, each by id. Raises NotFound."""
         return self._pages(t.LEASES_RESOURCES, m.ListLeaseResources(id, limit=m.PAGE_LIMIT_MAX))
 

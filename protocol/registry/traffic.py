@@ -27,10 +27,13 @@ class TrafficLimits(msgspec.Struct, frozen=True):
     retries: int = 60
 
 
+_DEFAULT_LIMITS: Final = TrafficLimits()
+
+
 class Traffic:
     """What is under way to which host. One for all pulls and pushes of a store."""
 
-    def __init__(self, limits: TrafficLimits = TrafficLimits()) -> None:  # noqa: B008 - immutable
+    def __init__(self, limits: TrafficLimits = _DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._hosts: dict[str, HostTraffic] = {}
 

@@ -6,7 +6,7 @@ Reads and writes are counted, so that a step knows when it has done enough.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -301,7 +301,9 @@ class Forest:
 
     # edges --------------------------------------------------------------------------------------------------
 
-    async def in_edges(self, vertex: Vertex, cursor: bytes, record: msgspec.Struct | None) -> AsyncIterator[InEdge]:
+    async def in_edges(
+        self, vertex: Vertex, cursor: bytes, record: msgspec.Struct | None
+    ) -> AsyncGenerator[InEdge, None]:
         """The edges that could keep a vertex, from a cursor on, those that conduct at the clock's time only. Of its own
         record: back references. Reads in pieces, so that whoever has seen enough stops."""
         namespace, kind, name, flat = vertex

@@ -105,7 +105,7 @@ async def examine(forest: Forest, vertex: Vertex, state: State, item: Item, aski
                 forest.rewrite(state, msgspec.structs.replace(item, cursor=edge.cursor, saw=saw))
                 return
     finally:
-        await found.aclose()  # type: ignore[attr-defined]  # an async generator
+        await found.aclose()
     lost = state.witness
     detaching = State(
         None, state.round, state.phase, state.sequence, state.push_round, state.push, lost, forest.txn.now_ns
@@ -251,7 +251,7 @@ async def recheck(forest: Forest, vertex: Vertex, state: State, item: Item) -> N
                 forest.rewrite(state, msgspec.structs.replace(item, cursor=edge.cursor, hint=None))
                 return
     finally:
-        await found.aclose()  # type: ignore[attr-defined]  # an async generator
+        await found.aclose()
     await _found_dead(forest, vertex, state)
 
 
