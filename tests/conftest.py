@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Long tests first, so that none is left alone at the end while the other processes have nothing to do; and by the
     shortest way and the longest only, but in a long run."""
     if "ORLOP_SOAK" not in os.environ:
-        left_out = [item for item in items if _is_slow(item) and _combination(item) in COMBINATIONS[1:-1]]
+        left_out = [item for item in items if _is_slow(item) and item.get_closest_marker("in_between")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
     items.sort(key=lambda item: not _is_slow(item))
@@ -46,11 +46,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_slow(item: pytest.Item) -> bool:
     return item.get_closest_marker("slow") is not None
-
-
-def _combination(item: pytest.Item) -> object:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("stores") if callspec is not None else None
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,14 @@ class StoreMaker:
             yield running
 
 
-@pytest.fixture(params=COMBINATIONS, ids=lambda pair: "-".join(pair))
+@pytest.fixture(
+    params=[
+        COMBINATIONS[0],
+        *[pytest.param(pair, marks=pytest.mark.in_between) for pair in COMBINATIONS[1:-1]],
+        COMBINATIONS[-1],
+    ],
+    ids=lambda pair: "-".join(pair),
+)
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> StoreMaker:
     way, engine = request.param
     return StoreMaker(way, engine, tmp_path)

@@ -21,7 +21,7 @@ ROWS: Final = range(1, 61)
 
 @dataclass(frozen=True)
 class Shown:
-    """By these functions of that file below tests/."""
+    """By these functions of that file below tests/, or of any in that folder."""
 
     file: str
     functions: tuple[str, ...]
@@ -35,7 +35,7 @@ def by(file: str, *functions: str) -> Shown:
 
 
 def pull(*functions: str) -> Shown:
-    return by("integration/test_pull", *functions)
+    return Shown("integration/pull", tuple(f"test_{name}" for name in functions))
 
 
 def push(*functions: str) -> Shown:
@@ -261,8 +261,10 @@ TABLES: Final = {"registry 14": REGISTRY, "cli 11": CLI}
 
 @cache
 def functions_of(file: str) -> frozenset[str]:
-    """The functions at the top of a file of tests."""
-    found = ast.parse((TESTS / file).read_text()).body
+    """The functions at the top of a file of tests, or of all in a folder."""
+    place = TESTS / file
+    files = [place] if place.is_file() else sorted(place.glob("test_*.py"))
+    found = [each for path in files for each in ast.parse(path.read_text()).body]
     return frozenset(each.name for each in found if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
 

@@ -1,4 +1,5 @@
-"""Where the snapshot suites run: which snapshotter, by which way in, and whether this machine lets us mount."""
+"""A store where one is enough; and where the snapshot suites run: which snapshotter, by which way in, and whether this
+machine lets us mount."""
 
 from __future__ import annotations
 
@@ -29,6 +30,13 @@ MOUNTING = [*IN_PROCESS, ("unix", "leveldb", "overlayfs"), ("unix", "leveldb", "
 
 def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+async def one(tmp_path: Path) -> AsyncIterator[orlop.Store]:
+    """A store behind a socket and over LevelDB, for rules that no way in changes."""
+    async with StoreMaker("unix", "leveldb", tmp_path).open() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

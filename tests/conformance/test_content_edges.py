@@ -14,9 +14,10 @@ import orlop
 from orlop.protocol import errors
 from orlop.protocol import messages as m
 from orlop.protocol import methods as t
+from tests.support.content import EMPTY, blob, digest_of, digests
+from tests.support.ingests import ROOT, keep, open_unclosed, refs, write_raw
 
 from ..conftest import StoreMaker
-from .test_ingests import EMPTY, ROOT, blob, digest_of, digests, keep, open_unclosed, refs, write_raw
 from .test_sharing import bring
 
 ABSENT = "sha256:" + "0" * 64

@@ -24,9 +24,10 @@ from orlop.bin.world import real_world
 from orlop.protocol import errors
 from orlop.protocol.messages import MAX_INLINE_BYTES
 from orlop.storage.blobs.local import IngestFile, LocalBlobs
+from tests.support.content import blob, digest_of
+from tests.support.ingests import ROOT, keep, must_be_locked, open_unclosed, refs
 
 from ..conftest import StoreMaker
-from .test_ingests import ROOT, blob, digest_of, keep, must_be_locked, open_unclosed, refs
 from .test_sharing import bring, isolated
 
 MIB = 1024 * 1024

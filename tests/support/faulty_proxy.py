@@ -281,7 +281,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer.body if part is None else part)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  name of the base class
+    def log_message(self, format: str, *args: Any) -> None:
         """Nothing."""
 
 

@@ -382,7 +382,7 @@ class _Connection(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _respond  # noqa: N815  names of the base class
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  name of the base class
+    def log_message(self, format: str, *args: Any) -> None:
         """Nothing: `requests` is the log."""
 
 
