@@ -40,6 +40,7 @@ class Outbox:
         self._answer_bytes = 0
         self._chunks: deque[bytes] = deque()
         self._chunk_bytes = 0
+        self._turn = trio.Lock()
         self._wake = trio.Event()
         self._drained = trio.Event()
         self._drained.set()
@@ -76,8 +77,11 @@ class Outbox:
         self._wake.set()
 
     async def room_for_chunk(self) -> None:
-        while self._chunk_bytes > BATCH_BYTES:
-            await self._drained.wait()
+        """Until there is room, in the order in which streams came for it: whoever is woken first would else be so again
+        and again, and the others would wait until it has ended."""
+        async with self._turn:
+            while self._chunk_bytes > BATCH_BYTES:
+                await self._drained.wait()
 
     async def caught_up(self) -> None:
         """Until something was sent since this was called."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,25 @@ async def test_a_stream_sends_as_many_chunks_as_it_was_granted(served: Served) -
             data += frame[2][1]
         assert frame[:3] == [1, 5, None]
         assert data == BLOB
+
+
+async def test_streams_of_one_connection_take_turns(served: Served) -> None:
+    async with served.raw() as client:
+        streams = range(10, 18)
+        for frame_id in streams:
+            await client.request(frame_id, "content.read", {"digest": BLOB_DIGEST}, credit=256)
+        order = []
+        ended = 0
+        while ended < len(streams):
+            frame = await client.frame()
+            if frame[0] == 1:
+                assert frame[2] is None
+                ended += 1
+            else:
+                order.append(frame[2][0])
+        for frame_id in streams:
+            at = [n for n, each in enumerate(order) if each == frame_id]
+            assert max(after - before for before, after in pairwise(at)) <= 2 * len(streams)
 
 
 async def test_a_good_client_reads_a_blob_to_its_last_byte(served: Served) -> None:
