@@ -39,7 +39,7 @@ def pull(*functions: str) -> Shown:
 
 
 def push(*functions: str) -> Shown:
-    return by("integration/test_push", *functions)
+    return by("integration/push/test_images", *functions)
 
 
 def access(*functions: str) -> Shown:
@@ -150,12 +150,12 @@ REGISTRY: Final[dict[int, Row]] = {
     42: (push("of_an_index_blobs_go_first_then_manifests_and_the_tag_last"),),
     43: (push("another_tag_sends_the_manifest_alone_and_an_older_one_is_moved", "a_second_push_is_one_head"),),
     44: (push("a_digest_that_is_not_the_roots_is_refused"),),
-    45: (by("integration/test_push_uploads", "an_answer_with_another_digest_is_an_error"),),
+    45: (by("integration/push/test_uploads", "an_answer_with_another_digest_is_an_error"),),
     46: (access("an_upload_to_another_host_carries_no_credentials"),),
     47: (push("layers_that_are_not_to_be_passed_on_stay_here_unless_it_is_said"),),
     48: (
         by("bin/test_pull_policies", "an_image_that_nothing_describes_is_brought_all_the_same"),
-        by("integration/test_push_referrers", "where_nothing_describes_it_the_list_is_empty"),
+        by("integration/push/test_referrers", "where_nothing_describes_it_the_list_is_empty"),
     ),
     49: (by("integration/test_import_docker", "a_tag_that_is_none_lets_nothing_in"),),
     50: (by("integration/test_import", "what_is_no_layout_is_refused"),),

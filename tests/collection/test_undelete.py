@@ -9,6 +9,7 @@ import pytest
 import orlop
 from orlop.protocol import errors
 from orlop.protocol import messages as m
+from tests.support.outcomes import outcome
 
 from ..support.calm import (
     EXPIRE,
@@ -30,7 +31,7 @@ from ..support.calm import (
     seen,
 )  # fmt: skip
 from ..support.layers import digest_of
-from ..support.snapshotters import held, journal, outcome
+from ..support.snapshotters import held, journal
 
 BACK_WITH_ROOT = f"label {ROOT}"
 

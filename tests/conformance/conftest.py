@@ -12,10 +12,11 @@ import pytest
 import trio
 
 import orlop
+from tests.support.outcomes import outcome
 
 from ..conftest import StoreMaker
 from ..support.layers import quick_store
-from ..support.snapshotters import Home, Snapshots, Subject, outcome
+from ..support.snapshotters import Home, Snapshots, Subject
 
 # Records are the same whatever the snapshotter: every way in and engine, and two kinds of folders. The scenarios run
 # over all snapshotters in process. More would repeat, not add.

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
 import trio
 
 import orlop
-from orlop.protocol import errors
 from orlop.protocol.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from tests.support.outcomes import outcome
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 NAMES = json.loads((VECTORS / "namespaces.json").read_text())
@@ -29,15 +28,6 @@ async def names(store: orlop.Store) -> list[str]:
 
 def target_of(data: bytes) -> orlop.Descriptor:
     return orlop.Descriptor("application/octet-stream", "sha256:" + hashlib.sha256(data).hexdigest(), len(data))
-
-
-async def outcome(call: Awaitable[object]) -> str:
-    """`ok`, or the class of the error."""
-    try:
-        await call
-    except errors.OrlopError as error:
-        return type(error).__name__
-    return "ok"
 
 
 # create and get ------------------------------------------------------------------------------------------

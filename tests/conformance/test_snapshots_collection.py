@@ -9,8 +9,9 @@ import pytest
 
 import orlop
 from orlop.protocol.errors import FailedPrecondition, NotFound
+from tests.support.outcomes import outcome
 
-from ..support.snapshotters import ROOT, Snapshots, Subject, held, journal, kinds, outcome, paths
+from ..support.snapshotters import ROOT, Snapshots, Subject, held, journal, kinds, paths
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 

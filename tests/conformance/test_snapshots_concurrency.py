@@ -13,8 +13,9 @@ import pytest
 import trio
 
 from orlop.protocol.errors import AlreadyExists, FailedPrecondition, NotFound
+from tests.support.outcomes import outcome
 
-from ..support.snapshotters import ROOT, Subject, held, kinds, outcome, paths
+from ..support.snapshotters import ROOT, Subject, held, kinds, paths
 from ..support.trees import apply, make_file, make_folder
 from .test_cancellation import MOST_STEPS, CancelBefore, every_step
 

@@ -15,8 +15,9 @@ from orlop.protocol.errors import (
     InvalidArgument,
     NotFound,
 )
+from tests.support.outcomes import outcome
 
-from ..support.snapshotters import Snapshots, Subject, held, kinds, outcome, paths
+from ..support.snapshotters import Snapshots, Subject, held, kinds, paths
 
 REF = "containerd.io/snapshot.ref"
 

@@ -13,8 +13,9 @@ import trio
 
 import orlop
 from orlop.protocol.errors import InvalidArgument, NotFound
+from tests.support.outcomes import outcome
 
-from ..support.snapshotters import Snapshots, Subject, journal, kinds, outcome
+from ..support.snapshotters import Snapshots, Subject, journal, kinds
 from .test_snapshots_edges import REF, commit_one
 
 # which snapshotter ------------------------------------------------------------------------------------------

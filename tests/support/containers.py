@@ -1,21 +1,11 @@
-"""What tests of containers share: three of them, the vectors, and what is said about them."""
+"""Three containers, and what tests ask of some."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable
-from pathlib import Path
-
-import trio
 from msgspec.structs import replace
 
 import orlop
-from orlop.protocol import errors
 
-VECTORS = Path(__file__).parent.parent / "vectors"
-IDENTIFIERS = json.loads((VECTORS / "identifiers.json").read_text())
-SIZES = json.loads((VECTORS / "label_sizes.json").read_text())
-MASKS = json.loads((VECTORS / "masks.json").read_text())
 REF = "containerd.io/gc.ref.content"
 BREF = "containerd.io/gc.bref.container"
 
@@ -69,19 +59,3 @@ async def streamed(store: orlop.Store, *filters: str) -> list[orlop.Container]:
 
 async def said(store: orlop.Store) -> list[tuple[str, object]]:
     return [(event.namespace, event.event) for event in (await store.events.page()).items]
-
-
-async def outcome(call: Awaitable[object]) -> str:
-    """`ok`, or the class of the error."""
-    try:
-        await call
-    except errors.OrlopError as error:
-        return type(error).__name__
-    return "ok"
-
-
-async def until_gone(store: orlop.Store, digest: str) -> None:
-    """Collections of content publish nothing, so that one can only be waited for by looking."""
-    with trio.fail_after(10):
-        while await outcome(store.content.info(digest)) == "ok":
-            await trio.sleep(0.002)

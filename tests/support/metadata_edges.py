@@ -13,7 +13,7 @@ Not there:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 
 import msgspec
 import trio
@@ -57,15 +57,6 @@ async def held(store: orlop.Store, lease: str) -> list[tuple[str, str]]:
 
 async def said(store: orlop.Store) -> list[tuple[str, object]]:
     return [(event.namespace, event.event) for event in (await store.events.page()).items]
-
-
-async def outcome(call: Awaitable[object]) -> str:
-    """`ok`, or the class of the error."""
-    try:
-        await call
-    except OrlopError as error:
-        return type(error).__name__
-    return "ok"
 
 
 async def opened(store: orlop.Store, ref: str, expected: str = "") -> None:

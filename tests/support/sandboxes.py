@@ -1,22 +1,13 @@
-"""What tests of sandboxes share: three of them, the vectors."""
+"""Three sandboxes, and what tests ask of some."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Awaitable
-from pathlib import Path
 
-import trio
 from msgspec.structs import replace
 
 import orlop
-from orlop.protocol import errors
 
-VECTORS = Path(__file__).parent.parent / "vectors"
-IDENTIFIERS = json.loads((VECTORS / "identifiers.json").read_text())
-SIZES = json.loads((VECTORS / "label_sizes.json").read_text())
-MASKS = json.loads((VECTORS / "masks.json").read_text())
 REF = "containerd.io/gc.ref.content"
 
 
@@ -64,19 +55,3 @@ async def ids(store: orlop.Store, *filters: str) -> list[str]:
 async def streamed(store: orlop.Store, *filters: str) -> list[orlop.Sandbox]:
     async with store.sandboxes.stream(filters) as found:
         return [sandbox async for sandbox in found]
-
-
-async def outcome(call: Awaitable[object]) -> str:
-    """`ok`, or the class of the error."""
-    try:
-        await call
-    except errors.OrlopError as error:
-        return type(error).__name__
-    return "ok"
-
-
-async def until_gone(store: orlop.Store, digest: str) -> None:
-    """Collections of content publish nothing, so that one can only be waited for by looking."""
-    with trio.fail_after(10):
-        while await outcome(store.content.info(digest)) == "ok":
-            await trio.sleep(0.002)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 import orlop
-from orlop.protocol import errors
 
 from ..conftest import StoreMaker
 from .trees import Change, apply, tree
 
-__all__ = ["ROOT", "Home", "Snapshots", "Subject", "Window", "held", "journal", "kinds", "outcome", "paths"]
+__all__ = ["ROOT", "Home", "Snapshots", "Subject", "Window", "held", "journal", "kinds", "paths"]
 
 Snapshots = Any
 """What `store.snapshots.using(name)` answers."""
@@ -153,12 +152,3 @@ async def journal(store: orlop.Store, group: str = "/snapshot/") -> list[orlop.E
             return [event for event in events if event.topic.startswith(group)]
         events += page.items
         after = page.next
-
-
-async def outcome(call: Awaitable[object]) -> str:
-    """`ok`, or the class of the error."""
-    try:
-        await call
-    except errors.OrlopError as error:
-        return type(error).__name__
-    return "ok"

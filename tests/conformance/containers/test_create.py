@@ -11,7 +11,9 @@ from msgspec.structs import replace
 import orlop
 from orlop.protocol.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OrlopError
 from orlop.protocol.records import ContainerCreate, ContainerDelete
-from tests.support.containers import BASE, IDENTIFIERS, LEAST, OTHER, SIZES, at, ids, outcome, said, streamed, typed
+from tests.support.containers import BASE, LEAST, OTHER, at, ids, said, streamed, typed
+from tests.support.outcomes import outcome
+from tests.support.vectors import IDENTIFIERS, SIZES
 
 # create and get ------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ import orlop
 from orlop.protocol.errors import InvalidArgument, NotFound, OrlopError, ResourceExhausted
 from orlop.protocol.records import ContainerCreate, ContainerDelete, ContainerUpdate
 from tests.conftest import StoreMaker
-from tests.support.containers import BASE, BREF, LEAST, OTHER, REF, at, ids, said, streamed, typed, until_gone
+from tests.support.containers import BASE, BREF, LEAST, OTHER, REF, at, ids, said, streamed, typed
+from tests.support.outcomes import until_gone
 
 # delete, and what containers keep alive ------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 import orlop
 from orlop.protocol import errors
 from orlop.protocol.errors import InvalidArgument, NotFound
-from tests.support.containers import BASE, LEAST, MASKS, OTHER, at, typed
+from tests.support.containers import BASE, LEAST, OTHER, at, typed
+from tests.support.vectors import MASKS
 
 
 async def test_update_without_a_mask_replaces_what_can_change(store: orlop.Store) -> None:

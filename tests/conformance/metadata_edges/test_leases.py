@@ -19,7 +19,8 @@ from orlop.bin.world import real_world
 from orlop.protocol import errors
 from orlop.protocol.errors import AlreadyExists, InvalidArgument, NotFound
 from orlop.storage.memory import MemoryStore
-from tests.support.metadata_edges import EXPIRE, FUTURE, A, C, digest_of, held, images, opened, outcome
+from tests.support.metadata_edges import EXPIRE, FUTURE, A, C, digest_of, held, images, opened
+from tests.support.outcomes import outcome
 
 # leases --------------------------------------------------------------------------------------------------
 

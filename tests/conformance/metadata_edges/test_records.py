@@ -24,10 +24,10 @@ from tests.support.metadata_edges import (
     images,
     namespaces,
     opened,
-    outcome,
     said,
     take,
 )
+from tests.support.outcomes import outcome
 
 # namespaces ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ from msgspec.structs import replace
 
 import orlop
 from orlop.protocol.errors import AlreadyExists, InvalidArgument, NotFound, OrlopError
-from tests.support.sandboxes import BASE, IDENTIFIERS, LEAST, OTHER, SIZES, at, ids, large, outcome, streamed, typed
+from tests.support.outcomes import outcome
+from tests.support.sandboxes import BASE, LEAST, OTHER, at, ids, large, streamed, typed
+from tests.support.vectors import IDENTIFIERS, SIZES
 
 # create and get ------------------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ from msgspec.structs import replace
 
 import orlop
 from orlop.protocol.errors import InvalidArgument, NotFound
-from tests.support.sandboxes import BASE, LEAST, MASKS, OTHER, REF, at, ids, typed, until_gone
+from tests.support.outcomes import until_gone
+from tests.support.sandboxes import BASE, LEAST, OTHER, REF, at, ids, typed
+from tests.support.vectors import MASKS
 
 # update --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +60,10 @@ def several() -> dict[str, MadeImage]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, made: MadeImage, several: dict[str, MadeImage]) -> AsyncIterator[orlop.Store]:
-    """With the images `one` and `index`."""
-    async with opened(tmp_path / "store") as store:
-        await stored(store, "one", made)
-        await stored(store, "index", several)
-        yield store
-
-
-@pytest.fixture
-def registry() -> Iterator[WritableRegistry]:
-    with WritableRegistry() as registry:
-        yield registry
+async def store(store: orlop.Store, several: dict[str, MadeImage]) -> orlop.Store:
+    """With the image `index` as well."""
+    await stored(store, "index", several)
+    return store
 
 
 @pytest.fixture

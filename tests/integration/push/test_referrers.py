@@ -6,7 +6,7 @@ Source: OCI distribution-spec, pushing manifests with subject, and listing refer
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.support.faulty_registry import BreakAfter, FaultyRegistry, Status
 from tests.support.images import INDEX, MANIFEST, MadeImage
 from tests.support.layers import digest_of, put_blob
 from tests.support.registries import DockerRegistry
-from tests.support.transfers import PLAIN, TIMEOUT_S, lines, opened, push, random_image, refuses, stored
+from tests.support.transfers import PLAIN, TIMEOUT_S, lines, push, random_image, refuses, stored
 from tests.support.writable_registry import WritableRegistry
 
 REPOSITORY = "lib/app"
@@ -32,20 +32,6 @@ real_registry = pytest.mark.skipif(not DockerRegistry.available(), reason="no do
 @pytest.fixture(scope="module")
 def made() -> MadeImage:
     return random_image("described", (500,))
-
-
-@pytest.fixture
-async def store(tmp_path: Path, made: MadeImage) -> AsyncIterator[orlop.Store]:
-    async with opened(tmp_path / "store") as store:
-        await stored(store, "one", made)
-        yield store
-
-
-@pytest.fixture
-def registry() -> Iterator[WritableRegistry]:
-    """Without the API for referrers."""
-    with WritableRegistry() as registry:
-        yield registry
 
 
 def at(registry: FaultyRegistry | DockerRegistry, tail: str = ":v1") -> str:

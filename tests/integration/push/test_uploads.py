@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,19 +57,6 @@ real_registry = pytest.mark.skipif(not DockerRegistry.available(), reason="no do
 def made() -> MadeImage:
     """One large layer; the config is its only other blob."""
     return random_image("uploads", (SIZE,))
-
-
-@pytest.fixture
-async def store(tmp_path: Path, made: MadeImage) -> AsyncIterator[orlop.Store]:
-    async with opened(tmp_path / "store") as store:
-        await stored(store, "one", made)
-        yield store
-
-
-@pytest.fixture
-def registry() -> Iterator[WritableRegistry]:
-    with WritableRegistry() as registry:
-        yield registry
 
 
 def at(registry: FaultyRegistry | DockerRegistry, tag: str = "v1") -> str:
