@@ -23,6 +23,7 @@ from ..protocol.service import Session
 from ..protocol.world import Work, World
 from ..storage import snapshots
 from ..storage.archive.jobs import Done, Measure
+from ..storage.archive.small import sync_small
 from ..storage.blobs.local import disk_errors
 from ..storage.engine import Reader, Transaction
 from ..storage.snapshotters.interface import Owner, Snapshotter, Standing
@@ -103,7 +104,7 @@ class SnapshotActor:
         usage = Usage(0, 0)
         if found is not None and found.kind is SnapshotKind.ACTIVE:
             usage = await self._measured(snapshotter, snapshot_id, request.key)
-            await self.make_durable(snapshotter)
+            await self._make_tree_durable(snapshotter, snapshot_id)
         return await self._storage.transact(
             lambda txn: plans.commit(txn, request, context, usage, rebase=snapshotter.rebase)
         )
@@ -204,7 +205,17 @@ class SnapshotActor:
             except NotFound:
                 raise DataLoss(f"the files of snapshot {standing.parents[0]} are gone") from None
 
+    async def _make_tree_durable(self, snapshotter: Snapshotter, snapshot_id: int) -> None:
+        """A few files by themselves: the whole file system may have much to write that is nobody's concern here."""
+        if snapshotter.plain:
+            tree = f"{self._snapshotters.root(snapshotter.name)}/{snapshotter.own_tree(snapshot_id)}"
+            with disk_errors(f"snapshot {snapshot_id}"):
+                if await self._world.workers.run(Work.BYTES, sync_small, tree, self._world.files.sync):
+                    return
+        await self.make_durable(snapshotter)
+
     async def make_durable(self, snapshotter: Snapshotter) -> None:
+        """Everything that was written to its file system."""
         with disk_errors("making snapshots durable"):
             root = self._snapshotters.root(snapshotter.name)
             await self._world.workers.run(Work.BYTES, self._world.files.sync_file_system, root)

@@ -24,6 +24,7 @@ class Btrfs:
     most_parents = 1
     rebase = False
     stacks = False
+    plain = False  # a new subvolume is durable with all of the file system
 
     def __init__(self, root: str, files: Files, subvolumes: Subvolumes, *, privileged: bool, devices: bool) -> None:
         self._root = root

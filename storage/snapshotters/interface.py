@@ -38,6 +38,8 @@ class Snapshotter(Protocol):
     """How many of a snapshot's ancestors it wants to know: all that can be mounted."""
     stacks: bool
     """Whether `most_parents` is a limit: more than those cannot be mounted."""
+    plain: bool
+    """Whether its snapshots are folders like any other: what is in them becomes durable by syncing it, file by file."""
     options: str
     """What else changes the files on disk; part of what a shared snapshot is found by."""
 

@@ -20,6 +20,7 @@ class Native:
     most_parents = 1
     rebase = False
     stacks = False
+    plain = True
 
     def __init__(self, root: str, files: Files, *, privileged: bool, devices: bool) -> None:
         self._root = root

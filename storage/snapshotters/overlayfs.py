@@ -31,6 +31,7 @@ class Overlayfs:
     most_parents = _MOST_LAYERS
     rebase = True
     stacks = True
+    plain = True
 
     def __init__(
         self, root: str, files: Files, traits: OverlayTraits, *, privileged: bool, mount_options: Sequence[str] = ()
