@@ -99,7 +99,7 @@ def _table(section: Section) -> list[str]:
         row.append(f"{each.ratio:.2f}" if each.ratio else "")
         if costs:
             sides = [each.orlop, *([each.other] if each.other else [])]
-            row.append(" / ".join(f"{side.p99_us / 1000:.3g}" for side in sides) + " ms")
+            row.append(" / ".join(_figure(side.p99_us / 1000) for side in sides) + " ms")
             row.append(" / ".join(f"{side.cpu_us:,.0f}" for side in sides) + " us")
         rows.append(row)
     return [f"| {' | '.join(row)} |" for row in rows]

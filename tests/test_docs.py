@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import click
+import msgspec
 
+from benchmarks.figures import Book
+from benchmarks.page import drawings, render
 from orlop.actors.config import StoreConfig
 from orlop.bin.cli import cli
 from orlop.bin.commands.config import default_config
@@ -48,6 +51,13 @@ def test_default_settings_are_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "orlop.toml"
     file.write_text(default_config())
     assert read_config(None, (), str(file)) == StoreConfig("/var/lib/orlop")
+
+
+def test_the_performance_page_is_made_from_its_figures() -> None:
+    """`python -m benchmarks.page` makes it anew."""
+    book = msgspec.json.decode((DOCS / "performance.json").read_bytes(), type=Book)
+    assert (DOCS / "performance.md").read_text() == render(book)
+    assert {each.name: each.read_text() for each in (DOCS / "performance").iterdir()} == drawings(book)
 
 
 def test_every_command_has_an_example() -> None:
