@@ -32,7 +32,7 @@ class Terms(NamedTuple):
 
     @property
     def rounds(self) -> int:
-        return 3
+        return 2 if self.quick else 3
 
     def fight(self, duels: list[Duel], name: str) -> list[Comparison]:
         return trio.run(self._fight, duels, name)
