@@ -102,6 +102,7 @@ def _reap(children: dict[int, int]) -> None:
 def _child(fd: int) -> None:
     """Never returns: the parent's stack is not ours."""
     try:
+        sys.setrecursionlimit(_MOST_FOLDERS_DEEP)  # a frame for each folder on the way down
         with socket.socket(fileno=fd) as channel:
             message, fds, _, _ = socket.recv_fds(channel, MAX_MESSAGE_BYTES, 4)
             if message:
@@ -122,7 +123,6 @@ def run_job(
     def report(message: Report) -> None:
         send(encode(message))
 
-    sys.setrecursionlimit(_MOST_FOLDERS_DEEP)  # a frame for each folder on the way down
     try:
         outcome = _run(job, fds, report, receive, confined)
     except OrlopError as error:
