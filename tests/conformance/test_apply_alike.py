@@ -18,7 +18,7 @@ from orlop.protocol.errors import InvalidArgument
 
 from ..support.layers import Stack, brief, fifo, file, folder, hardlink, layer, symlink
 
-SEEDS = 2000 if os.environ.get("ORLOP_SOAK") else 60
+SEEDS = 2000 if os.environ.get("ORLOP_SOAK") else 40
 
 
 @dataclass(frozen=True)

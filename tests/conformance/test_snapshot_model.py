@@ -234,4 +234,4 @@ class SnapshotMachine(Machine):
 
 @pytest.mark.slow
 def test_snapshots_do_what_the_model_does() -> None:
-    hold(SnapshotMachine, lives=15)  # each step is followed by a collection
+    hold(SnapshotMachine, lives=10)  # each step is followed by a collection

@@ -20,7 +20,7 @@ from tests.support.daemon import GONE, Daemon
 from tests.support.layout_registry import LayoutRegistry
 from tests.support.registries import make_layout
 
-ROUNDS = 100 if os.environ.get("ORLOP_SOAK") else 12
+ROUNDS = 100 if os.environ.get("ORLOP_SOAK") else 8
 KILLED = (*GONE, errors.NotFound)
 
 

@@ -38,7 +38,7 @@ FUTURE = "2999-01-02T03:04:05Z"
 SOAK = bool(os.environ.get("ORLOP_SOAK"))
 
 
-def hold(machine: type[RuleBasedStateMachine], lives: int = 30) -> None:
+def hold(machine: type[RuleBasedStateMachine], lives: int = 20) -> None:
     """Run many lives of a machine; more and longer ones in a soak."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
