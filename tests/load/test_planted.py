@@ -49,7 +49,7 @@ async def test_a_sync_that_is_done_twice_is_found(tmp_path: Path) -> None:
     """Round by round in turns: what disturbs the machine disturbs both."""
     scenario = short("image-create", load=Load(clients=1), duration_s=4.0)
     found: dict[str, list[Result]] = {"none": [], "double-sync": []}
-    for number in range(6):
+    for number in range(12):
         for fault, results in found.items():
             results.append(await measured(tmp_path / f"{fault}-{number}", fault, scenario, 1))
     comparison = compare(*(_together(results) for results in found.values()))
