@@ -47,7 +47,7 @@ _PUBLISH: Final = (
 )
 _MEMORY: Final = (
     "The daemon's own memory and that of its worker processes, each with an interpreter of its own; shared "
-    "pages are shared out. Fewer workers (`workers` in orlop.toml) take less."
+    "pages are shared out. Some 30 MiB of it are there at rest."
 )
 _TINY: Final = (
     "One layer of 30,000 files is the kernel's time: it creates one file after another, 0.15 to 0.3 ms each "

@@ -275,7 +275,7 @@ async def _file_sink(path: str, compression: Compression) -> AsyncIterator[Sink]
 @asynccontextmanager
 async def _stream_sink(path: str, compression: Compression) -> AsyncIterator[Sink]:
     """A pipe or a device takes the bytes as they come; it cannot be replaced by a whole file."""
-    opened = None if path == "-" else await trio.to_thread.run_sync(lambda: open(path, "wb"))  # noqa: SIM115
+    opened = None if path == "-" else await trio.to_thread.run_sync(lambda: open(path, "wb"))  # noqa: SIM115 - closed below
     file = opened or sys.stdout.buffer
     try:
         writer = _compressed(file, compression)

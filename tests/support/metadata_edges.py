@@ -3,7 +3,9 @@
 Source: spec metadata 18. Where the reference's behaviour is an accident, the suggestion is tested.
 
 Not there:
-* 6, 38, 40, 59 and the snapshots of 5, 35 and 53: they are among the tests of snapshots (39 opens an ingest instead);
+* those of snapshots, which are in tests/conformance: 5 and 6 (`a_namespace_with_a_snapshot_is_not_empty`), 35 and 40
+  (`a_lease_that_is_not_there_lets_nothing_be_made`), 38 (`prepare_view_and_commit_join_the_lease`), 53 (the filters of
+  test_snapshots_lists.py), 59 (`a_view_is_not_told_as_prepared`); 39 opens an ingest instead;
 * 13: a request has one namespace, not headers that could repeat;
 * 61: nobody can listen for "dirty"; that deletions are followed by collections is tested elsewhere;
 * 67: an event is part of its change, so that publishing can not fail after it;
